@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of cascade-pruned networks: the only rooms of the project that import PyTorch."""

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The systolic array: ``rows`` × ``cols`` processing elements with skewed edges."""
+
+from amaranth import Cat, Const, Module, Shape, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
+from csp_hw.pe.control import FORWARD_DISTANCE, control_layout
+from csp_hw.pe.element import ProcessingElement
+from csp_hw.row import PE_MODULE, Row, RowSignature, drain_layout, row_number
+from csp_hw.util import delayed, place
+
+#: Verilog module of a row, instantiated rows times in the array.
+ROW_MODULE = "csp_row"
+
+#: Ports of a row that meet those of the row below, as ``…_below``.
+DOWNWARD = ("control", "drain", "weights", "sums", "saturations")
+
+
+def parts(config: CspConfig) -> dict[str, wiring.Component]:
+    """Give the Verilog modules that a hierarchical array instantiates, by name."""
+    return {PE_MODULE: ProcessingElement(config), ROW_MODULE: Row(config, hierarchical=True)}
+
+
+class Array(wiring.Component):
+    """``rows`` × ``cols`` PEs.
+
+    Activations and control enter at the left and move right, weights enter above and move down,
+    one PE a cycle; the skew is made here, so all inputs of a cycle belong together, and so do all
+    partial sums of a cycle.
+
+    Parameters
+    ----------
+    config : CspConfig
+    hierarchical : bool
+        Instantiate rows and PEs as the Verilog modules that :func:`parts` gives, each elaborated
+        once, so that a large array is a small text. Amaranth's simulator needs real submodules.
+
+    Members
+    -------
+    acc_shift : In(4)
+        t, constant during a layer.
+    activations : In
+        One activation a row; 0 for a dead lane.
+    weights : In
+        One weight a column.
+    control : In
+        See :mod:`csp_hw.pe.control`; ``take`` and ``take_bank`` are made inside.
+    drain : In
+        One entry of one row to be drained; at least ``DRAIN_DISTANCE`` cycles after the last
+        product of its tile.
+    sums : Out
+        The drained partial sums of all columns, ``drain_latency(config)`` cycles after ``drain``.
+    saturations : Out
+        Saturations of one wavefront, so that adding up every cycle's counts all of them.
+    """
+
+    #: Cycles from a tile's last product to its first drain request.
+    DRAIN_DISTANCE = FORWARD_DISTANCE + 1
+
+    def __init__(self, config: CspConfig, *, hierarchical: bool = False):
+        self.config = config
+        self.hierarchical = hierarchical
+        super().__init__(
+            {
+                "acc_shift": In(ACC_SHIFT_BITS),
+                "activations": In(data.ArrayLayout(signed(ACTIVATION_BITS), config.rows)),
+                "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), config.cols)),
+                "control": In(control_layout(config)),
+                "drain": In(drain_layout(config)),
+                "sums": Out(data.ArrayLayout(signed(config.acc_bits), config.cols)),
+                "saturations": Out(range(config.rows * config.cols + 1)),
+            }
+        )
+
+    @staticmethod
+    def drain_latency(config: CspConfig) -> int:
+        """Give the cycles from ``drain`` to ``sums``."""
+        return config.rows + config.cols + 2
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        signature = RowSignature(config)
+
+        # Left and top edge: each row's activation waits for its control, which goes down a row a
+        # cycle; each column's weight waits for the activations to reach it.
+        activations = [
+            delayed(m, activation, row + 1, f"activation_{row}")
+            for row, activation in enumerate(self.activations)
+        ]
+        weights = Cat(
+            delayed(m, weight, col + 1, f"weight_{col}") for col, weight in enumerate(self.weights)
+        )
+
+        # The rows, from top to bottom.
+        above = (self.control.as_value(), self.drain.as_value(), weights, Const(0), Const(0))
+        for row in range(config.rows):
+            below = {
+                f"{port}_below": Signal(
+                    Shape.cast(signature.members[port].shape).width, name=f"{port}_{row}"
+                )
+                for port in DOWNWARD
+            }
+            wires = {
+                "row": Const(row, Shape.cast(row_number(config))),
+                "acc_shift": self.acc_shift,
+                "activation": activations[row],
+                **dict(zip(DOWNWARD, above, strict=True)),
+                **below,
+            }
+            part = None if self.hierarchical else Row(config)
+            m.submodules[f"row_{row}"] = place(m, signature, wires, ROW_MODULE, part)
+            above = tuple(below.values())
+
+        # Bottom edge: each column's sum waits for the last column's.
+        *_, sums, saturations = above
+        for col in range(config.cols):
+            drained = sums.word_select(col, config.acc_bits)
+            waited = delayed(m, drained, config.cols - 1 - col, f"sum_{col}")
+            m.d.comb += self.sums[col].eq(waited)
+        m.d.comb += self.saturations.eq(saturations)
+        return m

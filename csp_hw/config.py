@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameter object that fixes an accelerator at build time, and its presets."""
+
+import dataclasses
+import enum
+import json
+from typing import Any
+
+#: A tap's count is one byte, so a layer has at most 255 chunks.
+COUNT_BITS = 8
+#: A layer has at most 65,535 taps.
+TAP_BITS = 16
+#: Longest run of products that the run register holds exactly.
+PERIOD_LIMIT = 32
+#: Activations are int8 or uint8: nine signed bits hold both.
+ACTIVATION_BITS = 9
+WEIGHT_BITS = 8
+#: Run shift t, 0 … 15.
+ACC_SHIFT_BITS = 4
+#: Requantisation: z = rhu(v · mult, shift), mult uint16, 0 ≤ shift ≤ 47, bias int32.
+MULT_BITS = 16
+SHIFT_BITS = 6
+BIAS_BITS = 32
+
+
+class ConfigError(ValueError):
+    """A parameter of the hardware is out of range."""
+
+
+class BufferStyle(enum.Enum):
+    """How a PE keeps its partial sums; both styles obey one contract."""
+
+    MEMORY = "memory"  # FPGA: block or LUT RAM, one memory a bank
+    REGBIN = "regbin"  # ASIC: bins of 1, 1, 2, 4 … registers, each with its own clock enable
+
+
+def _power_of_two(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CspConfig:
+    """Build-time parameters of one accelerator.
+
+    Parameters
+    ----------
+    rows, cols : int
+        PEs down and across the array; ``cols`` is also the filters of a chunk. ``cols`` is a
+        multiple of four, so that an int32 result fills whole words.
+    depth : int
+        Partial sums that a PE holds (both banks together); a power of two.
+    max_period : int
+        Largest truncation period T; a power of two, at most 32.
+    max_interleave : int
+        Largest number I of interleaved pixels a PE works on; a power of two.
+    acc_bits : int
+        Width B of a partial sum in bits, 8 … 32.
+    style : BufferStyle
+        Accumulation buffer: ``memory`` for FPGA, ``regbin`` for ASIC.
+    lookahead : int
+        Counts L that the skip controller reads a cycle; a power of two.
+    row_blocks : int
+        Blocks F of T · I activations that the row buffer of each row holds; a power of two.
+
+    Raises
+    ------
+    ConfigError
+        A value is out of range; the message names the field and the value.
+    """
+
+    rows: int
+    cols: int
+    depth: int
+    max_period: int
+    max_interleave: int
+    acc_bits: int = 24
+    style: BufferStyle = BufferStyle.MEMORY
+    lookahead: int
+    row_blocks: int = 4
+
+    def __post_init__(self) -> None:
+        limits = {
+            "rows": (1, 64),
+            "cols": (4, 64),
+            "depth": (4, 512),
+            "max_period": (1, PERIOD_LIMIT),
+            "max_interleave": (1, 32),
+            "acc_bits": (8, 32),
+            "lookahead": (1, 64),
+            "row_blocks": (2, 16),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"{name} must be an integer, not {value!r}")
+            if not low <= value <= high:
+                raise ConfigError(f"{name} must be {low} … {high}, not {value}")
+        for name in ("depth", "max_period", "max_interleave", "lookahead", "row_blocks"):
+            if not _power_of_two(getattr(self, name)):
+                raise ConfigError(f"{name} must be a power of two, not {getattr(self, name)}")
+        if self.cols % 4:
+            raise ConfigError(f"cols must be a multiple of 4, not {self.cols}")
+        if not isinstance(self.style, BufferStyle):
+            raise ConfigError(f"style must be a BufferStyle, not {self.style!r}")
+
+    @property
+    def half_depth(self) -> int:
+        """Entries of one bank; also of a tile's half when drain and compute overlap."""
+        return self.depth // 2
+
+    @property
+    def run_bits(self) -> int:
+        """Bits of an exact run: max_period products of at most 255 · 127 in magnitude."""
+        return (self.max_period * 255 * 127).bit_length() + 1
+
+    @property
+    def row_words(self) -> int:
+        """Words of the row buffer, each of ``rows`` activations."""
+        return self.row_blocks * self.max_period * self.max_interleave
+
+    @property
+    def run_words(self) -> int:
+        """Words of the run buffer, each of ``cols`` weights."""
+        return self.row_blocks * self.max_period
+
+    def overlaps(self, chunks: int, interleave: int) -> bool:
+        """Whether a tile of K chunks and I pixels drains while the next one computes."""
+        return chunks * interleave <= self.half_depth
+
+    def replace(self, **changes: Any) -> "CspConfig":
+        """Give a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Give the fields as JSON, the form of config.json."""
+        fields = {**dataclasses.asdict(self), "style": self.style.value}
+        return json.dumps(fields, indent=2)
+
+
+PRESETS = {
+    "tiny_4x4": CspConfig(rows=4, cols=4, depth=16, max_period=8, max_interleave=4, lookahead=4),
+    "csp_8x8": CspConfig(rows=8, cols=8, depth=128, max_period=16, max_interleave=8, lookahead=8),
+    "csp_h_32x32": CspConfig(
+        rows=32, cols=32, depth=128, max_period=32, max_interleave=8, lookahead=16
+    ),
+}
+
+
+def preset(name: str) -> CspConfig:
+    """Give a named configuration.
+
+    Raises
+    ------
+    ConfigError
+        There is no such preset; the message lists those that exist.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; there are: {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drain: reads finished tiles out of the array while the next ones compute."""
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.array import Array
+from csp_hw.config import COUNT_BITS, CspConfig
+from csp_hw.issue import finished_layout
+from csp_hw.ports import sums_layout
+from csp_hw.row import drain_layout
+from csp_hw.util import delayed
+
+
+class Drain(wiring.Component):
+    """Ask for the sums of a tile in the order pixel i, row, chunk: rows · K · I words.
+
+    One word a cycle. The array cannot wait, so a word is asked for only if the queue behind the
+    array has room for it. Tiles follow each other without a bubble.
+
+    Members
+    -------
+    chunks : In(8)
+        K, constant during a layer.
+    finished, finished_valid : In
+        From the issuer.
+    drained : Out(2)
+        Halves whose last word is asked for in this cycle.
+    request : Out
+        To the array.
+    sums : In
+        From the array, ``Array.drain_latency`` cycles after ``request``.
+    o : Out(stream)
+        Sums; entries that no run touched read as zero.
+    busy : Out
+        A tile is waiting, being drained or on its way.
+    """
+
+    def __init__(self, config: CspConfig):
+        self.config = config
+        super().__init__(
+            {
+                "chunks": In(COUNT_BITS),
+                "finished": In(finished_layout(config)),
+                "finished_valid": In(1),
+                "drained": Out(2),
+                "request": Out(drain_layout(config)),
+                "sums": In(sums_layout(config)["acc"].shape),
+                "o": Out(stream.Signature(sums_layout(config))),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+
+        # At most two tiles wait: one a half.
+        waiting = [Signal(finished_layout(config), name=f"tile_{n}") for n in range(2)]
+        write_to, read_from = Signal(), Signal()
+        for n in range(2):
+            with m.If(self.finished_valid & (write_to == n)):
+                m.d.sync += waiting[n].eq(self.finished)
+        m.d.sync += write_to.eq(write_to ^ self.finished_valid)
+
+        # A tile may be drained once its last sum is written: `finished` comes a cycle before the
+        # product leaves the issuer, and the request leaves here a cycle after it was decided.
+        arrived = delayed(m, self.finished_valid, Array.DRAIN_DISTANCE - 1, "arrived")
+        computed = Signal(range(3))
+        tiles = Signal(range(3))
+        tile_done = Signal()
+        m.d.sync += [
+            computed.eq(computed + self.finished_valid - tile_done),
+            tiles.eq(tiles + arrived - tile_done),
+        ]
+
+        # The walk.
+        tile = Signal(finished_layout(config))
+        pixel = Signal(range(max(config.max_interleave, 2)))
+        row = Signal(range(max(config.rows, 2)))
+        chunk = Signal(range(config.depth))
+        entry = Signal(range(config.depth))
+        place = Signal(range(config.depth))
+        last_chunk = Signal()
+        last_row = Signal()
+        last_pixel = Signal()
+        room = Signal(range(self.queue_depth + 1), init=self.queue_depth)
+        ask = Signal()
+        m.d.comb += [
+            tile.eq(Mux(read_from, waiting[1], waiting[0])),
+            ask.eq((tiles != 0) & (room != 0)),
+            last_chunk.eq(chunk + 1 == self.chunks),
+            last_row.eq(row == config.rows - 1),
+            last_pixel.eq(pixel + 1 == tile.tile.interleave),
+            tile_done.eq(ask & last_chunk & last_row & last_pixel),
+            place.eq(Mux(tile.overlaps, (entry << 1) | tile.half, entry)),
+        ]
+        with m.If(ask):
+            m.d.sync += [chunk.eq(chunk + 1), entry.eq(entry + tile.tile.interleave)]
+            with m.If(last_chunk):
+                m.d.sync += [chunk.eq(0), entry.eq(pixel), row.eq(row + 1)]
+                with m.If(last_row):
+                    m.d.sync += [row.eq(0), entry.eq(pixel + 1), pixel.eq(pixel + 1)]
+        with m.If(tile_done):
+            m.d.sync += [pixel.eq(0), entry.eq(0), read_from.eq(~read_from)]
+            m.d.comb += self.drained.eq(Mux(tile.overlaps, 1 << tile.half, 0b11))
+
+        m.d.sync += [
+            self.request.valid.eq(ask),
+            self.request.row.eq(row),
+            self.request.bank.eq(place[0]),
+            self.request.address.eq(place[1:]),
+        ]
+
+        # What the sums are travels beside the array.
+        tag = Signal(
+            data.StructLayout(
+                {
+                    "valid": unsigned(1),
+                    "zero": unsigned(1),
+                    "live": unsigned(1),
+                    "chunk": range(config.depth),
+                }
+            )
+        )
+        m.d.comb += [
+            tag.valid.eq(ask),
+            tag.zero.eq(entry >= tile.touched),
+            tag.live.eq(tile.tile.live.word_select(pixel, config.rows).bit_select(row, 1)),
+            tag.chunk.eq(chunk),
+        ]
+        tag = delayed(m, tag, 1 + Array.drain_latency(config), "tag")
+
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
+            width=sums_layout(config).size, depth=self.queue_depth
+        )
+        word = Signal(sums_layout(config))
+        m.d.comb += [word.chunk.eq(tag.chunk), word.live.eq(tag.live)]
+        with m.If(~tag.zero):
+            m.d.comb += word.acc.eq(self.sums)
+        do_read = queue.r_rdy & self.o.ready
+        m.d.comb += [
+            queue.w_data.eq(word),
+            queue.w_en.eq(tag.valid),
+            self.o.payload.eq(queue.r_data),
+            self.o.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.o.ready),
+            self.busy.eq((computed != 0) | (room != self.queue_depth)),
+        ]
+        m.d.sync += room.eq(room + do_read - ask)
+        return m
+
+    @property
+    def queue_depth(self) -> int:
+        """Words behind the array: enough for one word a cycle over the whole round trip."""
+        return Array.drain_latency(self.config) + 8

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processing element."""
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
+from csp_hw.pe.accumulation import create_bank
+from csp_hw.pe.control import Addend, control_layout
+
+PRODUCT_BITS = 16  # −128 … 255 × −127 … 127
+
+
+class ElementSignature(wiring.Signature):
+    """Ports of a PE; :class:`ProcessingElement` explains them."""
+
+    def __init__(self, config: CspConfig):
+        control = control_layout(config)
+        count = range(config.cols + 1)
+        super().__init__(
+            {
+                "acc_shift": In(ACC_SHIFT_BITS),
+                "activation": In(signed(ACTIVATION_BITS)),
+                "activation_right": Out(signed(ACTIVATION_BITS)),
+                "control": In(control),
+                "control_right": Out(control),
+                "weight": In(signed(WEIGHT_BITS)),
+                "weight_below": Out(signed(WEIGHT_BITS)),
+                "drain": In(signed(config.acc_bits)),
+                "drain_below": Out(signed(config.acc_bits)),
+                "saturated": In(count),
+                "saturated_right": Out(count),
+            }
+        )
+
+
+class ProcessingElement(wiring.Component):
+    """Multiply an activation by a weight; add a run of products to one of ``depth`` partial sums.
+
+    ``acc[e] ← sat(acc[e] + rhu(run, t))``, one product a cycle without a bubble, whatever the
+    order of entries: a value still on its way to the buffer is forwarded as ``control`` says.
+
+    All ports are rigidly timed. Stages, counted from the cycle in which the operand registers hold
+    the operands:
+
+    == ==========================================================================================
+    0  multiply; the read address goes to the banks
+    1  product register; add to the run; the older sum arrives from its bank
+    2  run complete; shift right by t (its last bit out is the rounding carry); choose the addend
+    3  add, saturate
+    4  sum register; write
+    == ==========================================================================================
+
+    Members
+    -------
+    acc_shift : In(4)
+        t, constant during a layer.
+    activation, control : In, Out
+        From the left neighbour, one cycle later to the right one.
+    weight : In, Out
+        From above, one cycle later below.
+    drain : In, Out
+        A word from above or, where ``take`` is set, this PE's own, one cycle later below.
+    saturated : In, Out
+        Number of saturations among the PEs to the left in the same wavefront, and with this one.
+        A product's saturation shows five cycles after stage 0.
+    """
+
+    def __init__(self, config: CspConfig):
+        self.config = config
+        super().__init__(ElementSignature(config))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.bank0 = bank0 = create_bank(self.config)
+        m.submodules.bank1 = bank1 = create_bank(self.config)
+
+        acc = signed(self.config.acc_bits)
+        run_bits = self.config.run_bits
+        control = Signal(control_layout(self.config))
+        activation = Signal(signed(ACTIVATION_BITS))
+        weight = Signal(signed(WEIGHT_BITS))
+        product = Signal(signed(PRODUCT_BITS))
+        run = Signal(signed(run_bits))
+        run_next = Signal(signed(run_bits))
+        run_done = Signal(signed(run_bits))
+        word = Signal(acc)
+        late = Signal(acc)  # takes the word's place
+        is_late = Signal()
+        shifted = Signal(signed(run_bits + 1))  # bit 0 is the rounding carry
+        addend = Signal(acc)
+        total = Signal(signed(max(self.config.acc_bits, run_bits) + 1))
+        overflow = Signal()
+        overflow_seen = Signal()
+        sum_next = Signal(acc)
+        sum_now = Signal(acc)
+        sum_delayed = Signal(acc)
+        drained = Signal(acc)
+        saturated = Signal.like(self.saturated)
+
+        m.d.sync += [
+            control.eq(self.control),
+            activation.eq(self.activation),
+            weight.eq(self.weight),
+        ]
+        m.d.comb += [
+            self.control_right.eq(control),
+            self.activation_right.eq(activation),
+            self.weight_below.eq(weight),
+        ]
+
+        # Stages 0 and 1: product and run. The run register is zero between runs, and only a run's
+        # last sum moves on, so that the shifter below toggles once a run.
+        m.d.sync += product.eq(activation * weight)
+        m.d.comb += run_next.eq(run + product)
+        with m.If(control.valid):
+            m.d.sync += run.eq(run_next)
+            with m.If(control.last):
+                m.d.sync += [run.eq(0), run_done.eq(run_next)]
+
+        m.d.comb += [
+            bank0.read_address.eq(control.read0),
+            bank1.read_address.eq(control.read1),
+        ]
+        # A block RAM is slow to answer: no more than the choice of the bank before the register.
+        m.d.sync += [
+            word.eq(Mux(control.older[0], bank1.read_data, bank0.read_data)),
+            late.eq(Mux(control.older[0], sum_delayed, sum_now)),
+            is_late.eq(control.older[1]),
+        ]
+
+        # Stage 2: rhu(run, t) is (2·run >> t) with its lowest bit as the carry.
+        with m.If(control.add):
+            m.d.sync += shifted.eq(Cat(Const(0, 1), run_done).as_signed() >> self.acc_shift)
+            with m.Switch(control.addend):
+                with m.Case(Addend.ZERO):
+                    m.d.sync += addend.eq(0)
+                with m.Case(Addend.WORD):
+                    m.d.sync += addend.eq(Mux(is_late, late, word))
+                with m.Case(Addend.SUM_NEXT):
+                    m.d.sync += addend.eq(sum_next)
+                with m.Case(Addend.SUM):
+                    m.d.sync += addend.eq(sum_now)
+
+        # Stage 3: one adder, whose lowest bit turns the carry into a carry-in.
+        carry = shifted[0]
+        high = total[acc.width - 1 :]  # all alike if the total fits
+        m.d.comb += [
+            total.eq((shifted + Cat(carry, addend).as_signed()) >> 1),
+            overflow.eq(high.any() & ~high.all()),
+            sum_next.eq(total),
+        ]
+        with m.If(overflow):
+            m.d.comb += sum_next.eq(Cat((~total[-1]).replicate(acc.width - 1), total[-1]))
+        m.d.sync += [
+            sum_now.eq(sum_next),
+            sum_delayed.eq(sum_now),
+            overflow_seen.eq(overflow),
+        ]
+
+        # Stage 4: write, and count this wavefront's saturations.
+        m.d.comb += [
+            bank0.write_enable.eq(control.write0),
+            bank1.write_enable.eq(control.write1),
+            bank0.write_address.eq(control.write_address),
+            bank1.write_address.eq(control.write_address),
+            bank0.write_data.eq(sum_now),
+            bank1.write_data.eq(sum_now),
+        ]
+        wrote = control.write0 | control.write1
+        m.d.sync += saturated.eq(self.saturated + (overflow_seen & wrote))
+        m.d.comb += self.saturated_right.eq(saturated)
+
+        # Drain.
+        m.d.sync += drained.eq(self.drain)
+        with m.If(control.take):
+            m.d.sync += drained.eq(Mux(control.take_bank, bank1.read_data, bank0.read_data))
+        m.d.comb += self.drain_below.eq(drained)
+        return m

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One row of the systolic array."""
+
+from amaranth import Const, Module, Shape, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
+from csp_hw.pe.control import control_layout
+from csp_hw.pe.element import ElementSignature, ProcessingElement
+from csp_hw.util import place
+
+#: Verilog module of the processing element, instantiated cols times in a row.
+PE_MODULE = "csp_pe"
+
+#: Ports of a PE that meet its right neighbour's, as ``…_right``.
+RIGHTWARD = ("activation", "control", "saturated")
+
+
+def drain_layout(config: CspConfig) -> data.StructLayout:
+    """Give a request to drain one entry of one row."""
+    return data.StructLayout(
+        {
+            "valid": unsigned(1),
+            "row": row_number(config),
+            "bank": unsigned(1),
+            "address": range(config.half_depth),
+        }
+    )
+
+
+def row_number(config: CspConfig) -> range:
+    """Give the shape of a row's number."""
+    return range(max(config.rows, 2))
+
+
+class RowEdge(wiring.Component):
+    """The left edge of one row: hands control to the row and, a cycle later, to the next row.
+
+    A drain request for this row borrows the read port of the bank that it names. The request and
+    the products' control go down together, so a request follows the last write of its tile in
+    every row by the distance at which both entered.
+
+    Members
+    -------
+    row : In
+        This row's number, constant.
+    control, drain : In
+        From the row above, and ``…_below`` to the row below.
+    control_right : Out
+        To the row's first PE.
+    """
+
+    def __init__(self, config: CspConfig):
+        control, drain = control_layout(config), drain_layout(config)
+        super().__init__(
+            {
+                "row": In(row_number(config)),
+                "control": In(control),
+                "control_below": Out(control),
+                "control_right": Out(control),
+                "drain": In(drain),
+                "drain_below": Out(drain),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        control, drain = self.control_below, self.drain_below
+        m.d.sync += [control.eq(self.control), drain.eq(self.drain)]
+
+        mine = Signal()
+        m.d.comb += [
+            mine.eq(drain.valid & (drain.row == self.row)),
+            self.control_right.eq(control),
+        ]
+        with m.If(mine & ~drain.bank):
+            m.d.comb += self.control_right.read0.eq(drain.address)
+        with m.If(mine & drain.bank):
+            m.d.comb += self.control_right.read1.eq(drain.address)
+
+        # The word read shows a cycle after its address.
+        take, take_bank = Signal(), Signal()
+        m.d.sync += [take.eq(mine), take_bank.eq(drain.bank)]
+        m.d.comb += [
+            self.control_right.take.eq(take),
+            self.control_right.take_bank.eq(take_bank),
+        ]
+        return m
+
+
+class RowSignature(wiring.Signature):
+    """Ports of a row; :class:`Row` explains them."""
+
+    def __init__(self, config: CspConfig):
+        # Plain vectors rather than structs: Verilog would spell out every field in every row.
+        control, drain = control_layout(config).size, drain_layout(config).size
+        weights, sums = config.cols * WEIGHT_BITS, config.cols * config.acc_bits
+        super().__init__(
+            {
+                "row": In(row_number(config)),
+                "acc_shift": In(ACC_SHIFT_BITS),
+                "activation": In(signed(ACTIVATION_BITS)),
+                "control": In(control),
+                "control_below": Out(control),
+                "drain": In(drain),
+                "drain_below": Out(drain),
+                "weights": In(weights),
+                "weights_below": Out(weights),
+                "sums": In(sums),
+                "sums_below": Out(sums),
+                "saturations": In(range(config.rows * config.cols + 1)),
+                "saturations_below": Out(range(config.rows * config.cols + 1)),
+            }
+        )
+
+
+class Row(wiring.Component):
+    """The left edge of a row and its PEs.
+
+    Parameters
+    ----------
+    config : CspConfig
+    hierarchical : bool
+        See :class:`csp_hw.array.Array`.
+
+    Members
+    -------
+    row : In
+        This row's number, constant.
+    acc_shift : In(4)
+        t, constant during a layer.
+    activation : In
+        Of this row, a cycle before its product's control enters the first PE.
+    control, drain, weights, sums, saturations : In
+        From the row above, and ``…_below`` to the row below, a cycle later. ``sums`` are the
+        drain registers of all columns, ``saturations`` those of one wavefront so far.
+    """
+
+    def __init__(self, config: CspConfig, *, hierarchical: bool = False):
+        self.config = config
+        self.hierarchical = hierarchical
+        super().__init__(RowSignature(config))
+
+    def elaborate(self, platform):
+        m = Module()
+        cols = self.config.cols
+        signature = ElementSignature(self.config)
+        m.submodules.edge = edge = RowEdge(self.config)
+        m.d.comb += [
+            edge.row.eq(self.row),
+            edge.control.eq(self.control),
+            edge.drain.eq(self.drain),
+            self.control_below.eq(edge.control_below),
+            self.drain_below.eq(edge.drain_below),
+        ]
+
+        def wire(port: str, col: int) -> Signal:
+            width = Shape.cast(signature.members[port].shape).width
+            return Signal(width, name=f"{port}_{col}")
+
+        # The PEs from left to right, each with its part of the words from above.
+        left = (self.activation, edge.control_right.as_value(), Const(0))
+        for col in range(cols):
+            right = {f"{port}_right": wire(f"{port}_right", col) for port in RIGHTWARD}
+            wires = {
+                "acc_shift": self.acc_shift,
+                "weight": self.weights.word_select(col, WEIGHT_BITS),
+                "weight_below": self.weights_below.word_select(col, WEIGHT_BITS),
+                "drain": self.sums.word_select(col, self.config.acc_bits),
+                "drain_below": self.sums_below.word_select(col, self.config.acc_bits),
+                **dict(zip(RIGHTWARD, left, strict=True)),
+                **right,
+            }
+            element = None if self.hierarchical else ProcessingElement(self.config)
+            m.submodules[f"pe_{col}"] = place(m, signature, wires, PE_MODULE, element)
+            left = tuple(right.values())
+
+        # The right edge adds up the wavefront's saturations, row by row.
+        m.d.sync += self.saturations_below.eq(self.saturations + left[-1])
+        return m

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layer after layer: whose words are let in."""
+
+from amaranth import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.config import TAP_BITS, CspConfig
+from csp_hw.ports import TILE_BITS, counts_layout, layer_layout, tile_layout
+
+
+class LayerSequencer(wiring.Component):
+    """Hold the layer at work, and keep the next one's tiles and counts back until it is.
+
+    A layer has as many tile commands, and as many times ceil(J / L) words of counts, as its command
+    says. So each stream may run ahead of the others: words that come early wait.
+
+    Members
+    -------
+    layer, tiles, counts : In(stream)
+        From outside. A layer is taken when nothing of the one before is left to do.
+    layer_tiles, layer_counts : Out(stream)
+        Those of the layer at work.
+    working : In(1)
+        A tile of the layer is being computed, drained or put out.
+    current : Out
+        The layer at work, from the cycle after ``taken``.
+    taken : Out(1)
+        A layer is taken in this cycle.
+    due : Out(1)
+        The layer has tiles whose command was not taken.
+    idle : Out(1)
+        Nothing is due and nothing is working.
+    """
+
+    def __init__(self, config: CspConfig):
+        self.config = config
+        tiles = stream.Signature(tile_layout(config))
+        counts = stream.Signature(counts_layout(config))
+        super().__init__(
+            {
+                "layer": In(stream.Signature(layer_layout(config))),
+                "tiles": In(tiles),
+                "layer_tiles": Out(tiles),
+                "counts": In(counts),
+                "layer_counts": Out(counts),
+                "working": In(1),
+                "current": Out(layer_layout(config)),
+                "taken": Out(1),
+                "due": Out(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        command = self.layer.payload
+        lanes = self.config.lookahead
+        tiles_left = Signal(TILE_BITS)
+        counts_left = Signal(TILE_BITS)  # tiles whose counts are not all in
+        words = Signal(TAP_BITS)
+        word = Signal(TAP_BITS)
+
+        m.d.comb += [
+            self.due.eq(tiles_left != 0),
+            self.idle.eq(~self.due & ~self.working),
+            self.layer.ready.eq(self.idle),
+            self.taken.eq(self.layer.valid & self.layer.ready),
+        ]
+        for outside, inside, left in (
+            (self.tiles, self.layer_tiles, tiles_left),
+            (self.counts, self.layer_counts, counts_left),
+        ):
+            m.d.comb += [
+                inside.payload.eq(outside.payload),
+                inside.valid.eq(outside.valid & (left != 0)),
+                outside.ready.eq(inside.ready & (left != 0)),
+            ]
+
+        m.d.sync += tiles_left.eq(tiles_left - (self.tiles.valid & self.tiles.ready))
+        with m.If(self.counts.valid & self.counts.ready):
+            m.d.sync += word.eq(word + 1)
+            with m.If(word + 1 == words):
+                m.d.sync += [word.eq(0), counts_left.eq(counts_left - 1)]
+        with m.If(self.taken):
+            m.d.sync += [
+                self.current.eq(command),
+                tiles_left.eq(command.tiles),
+                counts_left.eq(command.tiles),
+                words.eq((command.taps + (lanes - 1)) >> (lanes.bit_length() - 1)),
+            ]
+        return m

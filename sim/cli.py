@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line ``csp``.
+
+Exit codes: 0, it worked; 1, the hardware differs from the golden model; 2, something that the user
+gave or the machine lacks, in one line on stderr. Commands import what they need when they run:
+``csp --help`` loads neither numpy nor Amaranth.
+"""
+
+import enum
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from csp_algo.errors import CspError
+from csp_hw.config import PRESETS, BufferStyle, ConfigError
+from sim.version import version
+
+#: Exit codes beside 0.
+EXIT_MISMATCH = 1
+EXIT_ERROR = 2
+#: What the demo runs unless told otherwise.
+IMAGES = 16
+PRESET = "csp_8x8"
+
+app = typer.Typer(
+    name="csp",
+    help="From a pruned neural network to an accelerator in Verilog.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Simulator(enum.StrEnum):
+    """Which program executes the Verilog."""
+
+    VERILATOR = "verilator"
+    ICARUS = "icarus"
+
+
+NetworkFile = Annotated[Path, typer.Argument(metavar="FILE", help="A network (.csp).")]
+PresetName = Annotated[
+    str, typer.Option("--preset", help=f"Hardware configuration: {', '.join(PRESETS)}.")
+]
+ImageCount = Annotated[int, typer.Option(help="How many test images.")]
+OtherNetwork = Annotated[
+    Path | None, typer.Option(help="Another network than the one that comes along.")
+]
+OtherData = Annotated[
+    Path | None, typer.Option(help="Other images (.npz with `images` and `labels`).")
+]
+SimulatorName = Annotated[Simulator, typer.Option(help="What executes the Verilog.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"csp {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(file: NetworkFile) -> None:
+    """Show a network: layers, sparsity, counts."""
+    from rich.console import Console
+
+    from csp_algo import container
+    from csp_algo import inspect as csp_inspect
+
+    Console().print(*csp_inspect.describe(container.load(file), file))
+
+
+@app.command()
+def repack(
+    file: NetworkFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    cols: Annotated[int, typer.Option(help="Filters of a chunk: columns of the array.")],
+    period: Annotated[int, typer.Option(help="Truncation period T: taps of a block.")],
+) -> None:
+    """Make a network anew for another array."""
+    from csp_algo import container
+
+    container.save(container.repack(container.load(file), cols=cols, period=period), output)
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def generate(
+    preset: PresetName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    style: Annotated[
+        BufferStyle | None, typer.Option(help="Accumulation buffer, if not the preset's.")
+    ] = None,
+) -> None:
+    """Write an accelerator as Verilog."""
+    from csp_hw import config as csp_config
+    from csp_hw import generate as csp_generate
+
+    config = csp_config.preset(preset)
+    if style is not None:
+        config = config.replace(style=style)
+    for path in csp_generate.generate(config, output):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def demo(
+    images: ImageCount = IMAGES,
+    preset: PresetName = PRESET,
+    simulator: SimulatorName = Simulator.VERILATOR,
+    report: Annotated[Path, typer.Option(help="The page to write.")] = Path("build/report.html"),
+    network: OtherNetwork = None,
+    data: OtherData = None,
+) -> None:
+    """Classify images on generated Verilog."""
+    from rich.console import Console
+
+    from sim import demo as csp_demo
+
+    options = csp_demo.Options(
+        images=images,
+        preset=preset,
+        simulator=simulator.value,
+        network=network or csp_demo.NETWORK,
+        data=data or csp_demo.IMAGES,
+    )
+    if not csp_demo.run(options, report, Console()).exact:
+        raise typer.Exit(EXIT_MISMATCH)
+
+
+@app.command("run-tile")
+def run_tile(
+    layer: Annotated[str, typer.Option(help="The layer's name.")],
+    tile: Annotated[int, typer.Option(help="Number of the tile in the layer's schedule.")] = 0,
+    group: Annotated[int, typer.Option(help="Group of the convolution.")] = 0,
+    wave: Annotated[Path | None, typer.Option(help="The waveform to write (.vcd).")] = None,
+    images: ImageCount = IMAGES,
+    preset: PresetName = PRESET,
+    simulator: SimulatorName = Simulator.VERILATOR,
+    network: OtherNetwork = None,
+    data: OtherData = None,
+) -> None:
+    """Run one tile again, with a waveform."""
+    from rich.console import Console
+
+    from sim import demo as csp_demo
+    from sim import tile as csp_tile
+
+    options = csp_demo.Options(
+        images=images,
+        preset=preset,
+        simulator=simulator.value,
+        network=network or csp_demo.NETWORK,
+        data=data or csp_demo.IMAGES,
+    )
+    result = csp_tile.run(options, Console(), layer=layer, group=group, tile=tile, wave=wave)
+    if result.mismatch is not None:
+        raise typer.Exit(EXIT_MISMATCH)
+
+
+def message(error: Exception) -> str:
+    """Put an error of the user or of the machine into one line."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([" → ".join(names), error.strerror] if names else [error.strerror])
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say what is wrong in one line on stderr and exit with 2."""
+    print(f"csp: {message(error)}", file=sys.stderr)
+    sys.exit(EXIT_ERROR)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, or these arguments, and exit."""
+    try:
+        sys.exit(app(arguments, prog_name="csp"))
+    except (CspError, ConfigError, OSError) as error:
+        fail(error)
+    except MemoryError:
+        fail(CspError("not enough memory"))

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Co-simulation: the generated Verilog in a simulator, driven and compared by Python.
+
+==============  ===================================================================================
+``cache``       where builds are kept; locks, folders that appear at once or not at all
+``toolchain``   which simulators and compilers this machine has
+``wrapper``     the Verilog around the engine that exchanges beats with Python in windows
+``build``       from a configuration to an executable, once for each content
+``jobs``        one layer command with its streams, as arrays in files
+``bench``       the side that runs inside the simulator (cocotb)
+``process``     one simulator process that is fed many jobs
+``runner``      layers and images in, compared integers, cycles and counters out
+``mismatch``    where a result first went wrong
+==============  ===================================================================================
+"""

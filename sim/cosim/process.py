@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulator process that is fed many jobs."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import cocotb_tools.config
+import find_libpython
+
+from csp_algo.errors import CspError
+from csp_hw.config import CspConfig
+from csp_hw.counters import COUNTER_BITS, COUNTERS
+from sim.cosim import protocol
+from sim.cosim.build import EXECUTABLE, ICARUS, IMAGE, Build
+from sim.cosim.jobs import Job, Outcome, read_outcome, write_job
+from sim.cosim.toolchain import find_icarus
+from sim.cosim.wrapper import BENCH
+
+#: Jobs whose files are ready before the simulator asks for them: they are made while it runs.
+AHEAD = 3
+#: Seconds without any message after which a simulator is given up. The bench reports five times a
+#: second; start-up on a loaded machine is what takes longest.
+SILENCE = 300.0
+#: Seconds that a simulator may take to complete its waveform when its run is given up.
+WAVE_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is: the job's number, the share of its beats that moved, cycles of all jobs."""
+
+    job: int
+    share: float
+    cycle: int
+
+
+def default_patience(config: CspConfig) -> int:
+    """Give more cycles than any correct engine passes without a beat on any stream.
+
+    A block keeps an array busy for T · I · K cycles, at most T · depth, and the buffers hold
+    ``row_blocks`` of them; an int32 result takes four cycles.
+    """
+    return 10_000 + 4 * config.row_blocks * config.max_period * config.depth
+
+
+def run_jobs(
+    build: Build,
+    jobs: Iterable[Job],
+    *,
+    wave: Path | None = None,
+    patience: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Generator[Outcome, None, None]:
+    """Run jobs one after the other in one simulator process; give each outcome when it is there.
+
+    ``jobs`` is consumed while the simulator runs. Closing the iterator early ends the process.
+
+    Parameters
+    ----------
+    build : Build
+    jobs : iterable of Job
+    wave : Path, optional
+        Where to write a waveform: .vcd, or with Icarus also .fst.
+    patience : int, optional
+        Cycles without a beat on any stream after which the engine is taken to hang.
+    progress : callable, optional
+        Called several times a second.
+
+    Raises
+    ------
+    CspError
+        The engine hangs or breaks a rule, the simulator fails or falls silent, or a file cannot
+        be written.
+    """
+    if wave is not None:
+        _check_wave(wave, build)
+    folder = Path(tempfile.mkdtemp(prefix="csp-cosim-"))
+    try:
+        with _Simulator(build, folder, wave, patience) as simulator:
+            yield from _exchange(simulator, jobs, folder, progress)
+    except OSError as error:
+        raise CspError(f"co-simulation: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(
+    simulator: "_Simulator",
+    jobs: Iterable[Job],
+    folder: Path,
+    progress: Callable[[Progress], None] | None,
+) -> Iterator[Outcome]:
+    waiting: collections.deque[Path] = collections.deque()
+    source = enumerate(jobs)
+    exhausted = False
+    finished = 0
+    while True:
+        while not exhausted and len(waiting) < AHEAD:
+            number, job = next(source, (0, None))
+            if job is None:
+                exhausted = True
+                simulator.no_more()
+                break
+            path = folder / f"{number:06}.npz"
+            write_job(path, job)
+            waiting.append(path)
+            simulator.order(path)
+            if simulator.has_message():
+                break
+        if not waiting:
+            break
+        message = simulator.message()
+        if "error" in message:
+            raise CspError(f"co-simulation: {message['error']}")
+        if "share" in message:
+            if progress is not None:
+                share, cycle = float(message["share"]), int(message["cycle"])
+                progress(Progress(job=finished, share=share, cycle=cycle))
+            continue
+        path = waiting.popleft()
+        if message.get("done") != path.name:
+            raise CspError(f"co-simulation: {path.name} was due, not {message}")
+        outcome = read_outcome(path.with_suffix(".out.npz"))
+        path.unlink()
+        path.with_suffix(".out.npz").unlink()
+        finished += 1
+        yield outcome
+    simulator.finish()
+
+
+class _Simulator:
+    """The process and its two pipes."""
+
+    def __init__(self, build: Build, folder: Path, wave: Path | None, patience: int | None) -> None:
+        self.build = build
+        self.wave = None if wave is None else wave.absolute()
+        self.log = folder / "simulator.log"
+        self.buffer = b""
+        self.lines: collections.deque[bytes] = collections.deque()
+        orders_in, self.orders = os.pipe()
+        self.messages, messages_out = os.pipe()
+        environment = {
+            **os.environ,
+            "COCOTB_TEST_MODULES": "sim.cosim.bench",
+            "COCOTB_TOPLEVEL": BENCH,
+            "TOPLEVEL_LANG": "verilog",
+            "COCOTB_TRUST_INERTIAL_WRITES": "1",
+            "COCOTB_RESULTS_FILE": str(folder / "results.xml"),
+            "COCOTB_REWRITE_ASSERTION_FILES": "",
+            "COCOTB_LOG_LEVEL": "WARNING",
+            "COCOTB_RANDOM_SEED": "1",
+            "GPI_USERS": f"{_libpython()};{cocotb_tools.config.pygpi_entry_point()}",
+            "PYGPI_PYTHON_BIN": sys.executable,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            protocol.ORDERS: str(orders_in),
+            protocol.MESSAGES: str(messages_out),
+            protocol.PATIENCE: str(patience or default_patience(build.config)),
+            protocol.COUNTERS: ",".join(COUNTERS),
+            protocol.COUNTER_BITS: str(COUNTER_BITS),
+        }
+        try:
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    self._command(),
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(orders_in, messages_out),
+                )
+        except OSError as error:
+            os.close(self.orders)
+            os.close(self.messages)
+            raise CspError(f"co-simulation: cannot start the simulator: {error}") from error
+        finally:
+            os.close(orders_in)
+            os.close(messages_out)
+
+    def _command(self) -> list[str]:
+        if self.build.simulator != ICARUS:
+            command = [str(self.build.folder / EXECUTABLE)]
+            return [*command, "--trace", "--trace-file", str(self.wave)] if self.wave else command
+        entry = cocotb_tools.config.lib_entry("vpi", "icarus")
+        command = [str(find_icarus().vvp), "-n", "-m", entry, str(self.build.folder / IMAGE)]
+        if self.wave is None:
+            return [*command, "-none"]
+        kind = "-fst" if self.wave.suffix == ".fst" else "-vcd"
+        return [*command, kind, f"+wave={self.wave}"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.no_more()
+        if self.wave is not None:  # what was ordered runs to its end, so that the file is whole
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(WAVE_SECONDS)
+        os.close(self.messages)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def order(self, path: Path) -> None:
+        """Ask for a job."""
+        with contextlib.suppress(BrokenPipeError):  # it has died; reading says of what
+            os.write(self.orders, f"{path}\n".encode())
+
+    def no_more(self) -> None:
+        """Say that there are no more jobs."""
+        if self.orders >= 0:
+            os.close(self.orders)
+            self.orders = -1
+
+    def has_message(self) -> bool:
+        """Whether a message can be read without waiting."""
+        return bool(self.lines) or bool(select.select([self.messages], [], [], 0)[0])
+
+    def message(self) -> dict[str, Any]:
+        """Wait for a message."""
+        while not self.lines:
+            if not select.select([self.messages], [], [], SILENCE)[0]:
+                raise CspError(f"co-simulation: the simulator is silent for {SILENCE:.0f} s")
+            data = os.read(self.messages, 1 << 16)
+            if not data:
+                raise CspError(f"co-simulation: {self._death()}")
+            *lines, self.buffer = (self.buffer + data).split(b"\n")
+            self.lines.extend(lines)
+        message = json.loads(self.lines.popleft())
+        assert isinstance(message, dict)
+        return message
+
+    def finish(self) -> None:
+        """Wait until the process has ended, so that a waveform is complete."""
+        deadline = time.monotonic() + SILENCE
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise CspError("co-simulation: the simulator does not end")
+            time.sleep(0.005)
+        if self.process.returncode:
+            raise CspError(f"co-simulation: {self._death()}")
+
+    def _death(self) -> str:
+        """Say why the process has ended: its signal or exit code and what it said last."""
+        code = self.process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        lines = self.log.read_text(errors="replace").splitlines()
+        said = [line.strip() for line in lines if "error" in line.lower()] or lines
+        last = said[-1].strip() if said else "it said nothing"
+        return f"the simulator ended with {how}: {last}"
+
+
+def _check_wave(wave: Path, build: Build) -> None:
+    kinds = (".vcd", ".fst") if build.simulator == ICARUS else (".vcd",)
+    if wave.suffix not in kinds:
+        raise CspError(f"{wave}: a waveform of {build.simulator} ends in {' or '.join(kinds)}")
+    if build.simulator != ICARUS and not build.trace:
+        raise CspError(f"{wave}: this simulator was built without waveforms")
+    if not wave.absolute().parent.is_dir():
+        raise CspError(f"{wave}: there is no folder {wave.absolute().parent}")
+
+
+def _libpython() -> str:
+    path = find_libpython.find_libpython()
+    if path is None:
+        raise CspError("the shared library of this Python is missing (libpython3.x.so)")
+    return str(path)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which groups of rows share a tile: the choice of I."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from csp_hw.config import CspConfig
+
+Ints = npt.NDArray[np.int64]
+
+
+class Tile(NamedTuple):
+    """I groups that share each weight word: row p, pixel i has l = base + i · rows + p."""
+
+    number: int
+    base: int
+    interleave: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TileCosts:
+    """What a tile costs, as far as the choice of I asks.
+
+    Parameters
+    ----------
+    config : CspConfig
+    chunks : int
+        K
+    steps : int
+        Σn, the steps of a tile with I = 1.
+    beats : int
+        Beats of the counts, ceil(J / L).
+    words : int
+        Result words of a chunk of a pixel.
+    """
+
+    config: CspConfig
+    chunks: int
+    steps: int
+    beats: int
+    words: int
+
+    def cycles(self, tiles: Sequence[Tile]) -> int:
+        """Estimate the cycles of tiles, every lane live.
+
+        Tiles take the halves of the accumulation buffer in turn. One computes as soon as its half
+        is drained, or both halves if it needs them; drains follow each other.
+        """
+        free, half = [0, 0], 0
+        computed = drained = 0
+        for tile in tiles:
+            half = 1 - half
+            overlaps = self.config.overlaps(self.chunks, tile.interleave)
+            start = max(computed, free[half] if overlaps else max(free))
+            computed = start + max(tile.interleave * self.steps, self.beats)
+            length = self.config.rows * self.chunks * tile.interleave * self.words
+            drained = max(computed, drained) + length
+            free[half] = drained
+            if not overlaps:
+                free = [drained, drained]
+        return drained
+
+
+def choose_tiles(groups: Ints, costs: TileCosts) -> tuple[Tile, ...]:
+    """Give the tiles of the cheapest plan for groups of rows (ascending numbers).
+
+    Plans are the largest I that lets tiles overlap and the largest one that the buffer holds,
+    each with a smaller last tile or with tiles of about equal size; the first of equals is taken.
+    A tile holds consecutive groups only, so a gap between groups ends it. K ≤ depth.
+    """
+    config, chunks = costs.config, costs.chunks
+    sizes = [
+        min(space // chunks, config.max_interleave) for space in (config.half_depth, config.depth)
+    ]
+    segments = _segments(groups)
+    plans = [
+        _tiles(segments, size, config.rows, balanced=balanced)
+        for size in dict.fromkeys(sizes)
+        if size
+        for balanced in (False, True)
+    ]
+    return min(plans, key=costs.cycles)
+
+
+def _segments(groups: Ints) -> list[tuple[int, int]]:
+    """Give the first group and the length of each stretch of consecutive groups."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-2) != 1)
+    lengths = np.diff(starts, append=len(groups))
+    return list(zip(groups[starts].tolist(), lengths.tolist(), strict=True))
+
+
+def _tiles(
+    segments: list[tuple[int, int]], interleave: int, rows: int, *, balanced: bool
+) -> tuple[Tile, ...]:
+    tiles: list[Tile] = []
+    for first, length in segments:
+        count = -(-length // interleave)
+        if balanced:
+            edges = [length * number // count for number in range(count + 1)]
+        else:
+            edges = [*range(0, length, interleave), length]
+        for start, stop in itertools.pairwise(edges):
+            tiles.append(Tile(len(tiles), (first + start) * rows, stop - start))
+    return tuple(tiles)

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processing element against integers, with the control that `bench.controls` derives."""
+
+import itertools
+
+import pytest
+
+from csp_hw.config import PRESETS, BufferStyle
+from csp_hw.pe.control import control_layout
+from csp_hw.pe.element import ProcessingElement
+from tests.csp_hw.bench import between, chance, controls, pick, play, rhu, rng_of, sat
+
+CONFIG = PRESETS["tiny_4x4"].replace(max_period=32)
+#: A sum may be read this many cycles after its run's last product.
+READABLE = 5
+
+
+class Scenario:
+    """Runs and drains for one PE, and what must come out.
+
+    ``run`` appends a run's products; ``idle`` a pause; ``drain`` reads a place in the cycle of the
+    last product appended. What control says where nothing depends on it is noise.
+    """
+
+    def __init__(self, config, acc_shift, seed=0):
+        self.config, self.acc_shift = config, acc_shift
+        self.rng = rng_of(seed)
+        self.cycle = []  # of (product or None, activation, weight)
+        self.acc = {}  # place -> sum
+        self.ended = {}  # place -> cycle in which its latest run ended
+        self.drains = {}  # cycle -> (place, sum)
+        self.saturated = set()  # cycles
+
+    def run(self, bank, word, operands, *, fresh=None, gap=0.0):
+        """Multiply and add up pairs of activation and weight; ``fresh`` None: if never met."""
+        place = bank, word
+        fresh = place not in self.acc if fresh is None else fresh
+        for number, (activation, weight) in enumerate(operands):
+            while chance(self.rng, gap):
+                self.idle()
+            last = number == len(operands) - 1
+            product = {"bank": bank, "word": word, "last": int(last), "fresh": int(fresh)}
+            self.cycle.append((product, activation, weight))
+        self.ended[place] = len(self.cycle) - 1
+        total = rhu(sum(a * w for a, w in operands), self.acc_shift)
+        total += 0 if fresh else self.acc[place]
+        self.acc[place] = sat(total, self.config.acc_bits)
+        if self.acc[place] != total:
+            self.saturated.add(len(self.cycle) - 1)
+
+    def idle(self, cycles=1):
+        for _ in range(cycles):
+            self.cycle.append((None, between(self.rng, -128, 255), between(self.rng, -127, 127)))
+
+    def may_drain(self, place):
+        """Say whether the current cycle's read port and the latest write allow to drain."""
+        now = len(self.cycle) - 1
+        product = self.cycle[now][0]
+        free = product is None or product["bank"] != place[0]
+        return place in self.acc and free and now - self.ended[place] >= READABLE
+
+    def drain(self, bank, word):
+        assert self.may_drain((bank, word))
+        self.drains[len(self.cycle) - 1] = ((bank, word), self.acc[bank, word])
+
+    def noise(self, name):
+        top = {"older": 3, "addend": 3}.get(name, self.config.half_depth - 1)
+        return between(self.rng, 0, top)
+
+    def play(self):
+        """Run it, compare everything that comes out and give the trace."""
+        self.idle(8)
+        config, cycles = self.config, len(self.cycle)
+        limit = 1 << (config.acc_bits - 1)
+        steps = []
+        for at in controls([product for product, _, _ in self.cycle], cycles):
+            for name, value in at.items():
+                at[name] = self.noise(name) if value is None else value
+            steps.append(
+                {
+                    "acc_shift": self.acc_shift,
+                    "control": {**at, "take": 0, "take_bank": between(self.rng, 0, 1)},
+                    "drain": between(self.rng, -limit, limit - 1),
+                    "saturated": between(self.rng, 0, config.cols - 1),
+                }
+            )
+        for cycle, ((bank, word), _) in self.drains.items():
+            steps[cycle]["control"][f"read{bank}"] = word
+            steps[cycle + 1]["control"].update(take=1, take_bank=bank)
+        for step, (_, activation, weight) in zip(steps, self.cycle, strict=True):
+            step.update(activation=activation, weight=weight)
+
+        dut = ProcessingElement(config)
+        seen = play(dut, steps, ["drain_below", "saturated_right"])
+        for n in range(8, cycles):
+            # Read in the cycle of its control's arrival + 1, taken one later, out one later.
+            passed = steps[n - 1]["drain"]
+            taken = self.drains.get(n - 3, (None, passed))[1]
+            assert seen[n]["drain_below"] == taken, f"drain in cycle {n}"
+            own = int(n - 6 in self.saturated)
+            assert seen[n]["saturated_right"] == steps[n - 1]["saturated"] + own, (
+                f"saturations in cycle {n}"
+            )
+        return seen
+
+    def drain_all(self):
+        """Drain every place, one a cycle."""
+        self.idle(READABLE)
+        for bank, word in sorted(self.acc):
+            self.drain(bank, word)
+            self.idle()
+
+
+def operand(rng):
+    """Give an activation and a weight, often extreme."""
+    activation = pick(rng, [0, 1, -1, 255, -128, between(rng, -128, 255)])
+    return activation, pick(rng, [0, 1, -1, 127, -127, between(rng, -127, 127)])
+
+
+def random_scenario(config, acc_shift, seed, *, runs=70):
+    """Short and long runs at few places, with drains of the other bank between."""
+    rng = rng_of(seed, config.acc_bits, acc_shift)
+    scenario = Scenario(config, acc_shift, seed)
+    bank = 0
+    for _ in range(runs):
+        bank ^= chance(rng, 0.1)
+        word = between(rng, 0, min(2, config.half_depth - 1))
+        length = pick(rng, [1, 1, 1, 2, config.max_period, between(rng, 1, config.max_period)])
+        fresh = True if chance(rng, 0.1) else None
+        operands = [operand(rng) for _ in range(length)]
+        scenario.run(bank, word, operands, fresh=fresh, gap=pick(rng, [0, 0, 0.3]))
+        other = (1 - bank, between(rng, 0, config.half_depth - 1))
+        if scenario.may_drain(other):
+            scenario.drain(*other)
+    scenario.drain_all()
+    return scenario
+
+
+def test_neighbours_get_everything_a_cycle_later():
+    rng = rng_of(3)
+    steps = [
+        {
+            "activation": between(rng, -256, 255),
+            "weight": between(rng, -128, 127),
+            "control": {
+                name: between(rng, 0, (1 << field.width) - 1)
+                for name, field in control_layout(CONFIG)
+            },
+        }
+        for _ in range(60)
+    ]
+    names = {"activation": "activation_right", "weight": "weight_below", "control": "control_right"}
+    seen = play(ProcessingElement(CONFIG), steps, names.values())
+    for before, after in itertools.pairwise(range(60)):
+        for name, output in names.items():
+            assert seen[after][output] == steps[before][name], f"{output} in cycle {after}"
+
+
+@pytest.mark.parametrize("style", BufferStyle)
+@pytest.mark.parametrize(("acc_bits", "depth"), [(8, 4), (12, 16), (16, 4), (24, 16), (32, 8)])
+def test_random(style, acc_bits, depth):
+    config = CONFIG.replace(style=style, acc_bits=acc_bits, depth=depth, max_period=8)
+    acc_shift = {8: 7, 12: 3, 16: 0, 24: 1, 32: 0}[acc_bits]
+    scenario = random_scenario(config, acc_shift, depth)
+    scenario.play()
+    assert bool(scenario.saturated) == (acc_bits < 24)
+    assert min(scenario.drains) < len(scenario.cycle) // 2, "nothing drained while computing"
+
+
+@pytest.mark.parametrize("acc_shift", [5, 10, 15])
+def test_shift(acc_shift):
+    random_scenario(CONFIG.replace(acc_bits=16, max_period=8), acc_shift, 5, runs=30).play()
+
+
+@pytest.mark.parametrize("acc_shift", range(16))
+def test_halves_round_up(acc_shift):
+    # Sums around every half and whole multiple of 2^t near zero, each into its own fresh entry.
+    config = CONFIG.replace(acc_bits=24, depth=64)
+    scenario = Scenario(config, acc_shift)
+    word = 0
+    for multiple in (-3, -2, -1, 0, 1, 2, 3):
+        for offset in (-1, 0, 1):
+            total = (multiple << acc_shift) // 2 + offset
+            high, low = divmod(total, 127)
+            operands = [(min(high, 255), 127), (low, 1)]
+            high -= min(high, 255)
+            while high > 0:
+                operands.append((min(high, 255), 127))
+                high -= min(high, 255)
+            while operands[0][0] < -128:
+                operands = [(operands[0][0] + 128, 127), (-128, 127), *operands[1:]]
+            assert sum(a * w for a, w in operands) == total
+            assert len(operands) <= 32
+            scenario.run(word & 1, word >> 1, operands)
+            word += 1
+    scenario.drain_all()
+    scenario.play()
+    if acc_shift:
+        values = {value for _, value in scenario.drains.values()}
+        assert {-1, 0, 1, 2} <= values
+
+
+@pytest.mark.parametrize("style", BufferStyle)
+@pytest.mark.parametrize("distance", range(1, 9))
+def test_same_entry_again_after(style, distance):
+    # Runs of one product at the same place, `distance` cycles apart, other places between.
+    config = CONFIG.replace(style=style, max_period=1, acc_bits=16)
+    scenario = Scenario(config, 0)
+    for n in range(12):
+        scenario.run(0, 3, [(n + 1, 7)])
+        for other in range(distance - 1):
+            scenario.run(0, other % 3, [(100, -n)])
+    scenario.idle()
+    scenario.drain_all()
+    scenario.play()
+    assert scenario.acc[0, 3] == 7 * 78
+
+
+@pytest.mark.parametrize("style", BufferStyle)
+def test_same_entry_every_cycle_with_bubbles(style):
+    # K = I = T = 1, as the issuer emits it when activations come with gaps.
+    config = CONFIG.replace(style=style, max_period=1, max_interleave=1, depth=4, acc_bits=12)
+    for gap in (0.0, 0.3, 0.7):
+        scenario = Scenario(config, 2, seed=4)
+        rng = rng_of(9)
+        for _ in range(80):
+            scenario.run(0, 0, [operand(rng)], gap=gap)
+        scenario.drain_all()
+        scenario.play()
+
+
+@pytest.mark.parametrize("acc_bits", [8, 12, 16, 24, 32])
+@pytest.mark.parametrize("operands", [(255, 127), (255, -127), (-128, -127), (-128, 127)])
+def test_longest_runs_of_extremes(acc_bits, operands):
+    # 32 products at the limits, then again until a narrow sum sits at its own limit.
+    scenario = Scenario(CONFIG.replace(acc_bits=acc_bits), 0)
+    scenario.run(1, 0, [operands] * 32)
+    scenario.run(0, 1, [operands])
+    scenario.run(1, 0, [operands] * 32)
+    scenario.drain_all()
+    scenario.play()
+    total = 64 * operands[0] * operands[1]
+    assert scenario.acc[1, 0] == sat(total, acc_bits)
+    assert len(scenario.saturated) == {8: 3, 12: 3, 16: 2}.get(acc_bits, 0)
+
+
+def test_largest_run_with_the_largest_shift():
+    for acc_bits in (8, 32):
+        scenario = Scenario(CONFIG.replace(acc_bits=acc_bits), 15)
+        for word, activation in enumerate((255, -128)):
+            for weight in (127, -127):
+                scenario.run(0, word, [(activation, weight)] * 32)
+        scenario.drain_all()
+        scenario.play()
+
+
+@pytest.mark.parametrize("weight", [-128, 127])
+def test_weight_minus_128_is_exact_too(weight):
+    # Our quantiser stops at −127, but the stream is int8.
+    scenario = Scenario(CONFIG, 0)
+    for activation in (255, -128):
+        scenario.run(0, 0, [(activation, weight)] * 32, fresh=True)
+        scenario.idle(READABLE)
+        scenario.drain(0, 0)
+    scenario.play()
+
+
+def test_limits_do_not_count_as_saturations():
+    # Landing exactly on a limit is no saturation; one more is.
+    for sign in (1, -1):
+        scenario = Scenario(CONFIG.replace(acc_bits=8), 0)
+        limit = 127 if sign > 0 else 128
+        scenario.run(0, 0, [(limit, sign)])
+        assert not scenario.saturated
+        scenario.run(0, 0, [(0, sign)])
+        assert not scenario.saturated
+        scenario.run(0, 0, [(1, sign)])
+        assert len(scenario.saturated) == 1
+        scenario.run(0, 0, [(1, -sign)])
+        assert len(scenario.saturated) == 1
+        scenario.drain_all()
+        scenario.play()
+
+
+@pytest.mark.parametrize("style", BufferStyle)
+def test_stale_entries_do_not_matter_to_a_fresh_run(style):
+    config = CONFIG.replace(style=style, acc_bits=16)
+    scenario = Scenario(config, 0)
+    for tile in range(3):
+        for word in range(4):
+            scenario.run(tile & 1, word, [(50 + word, 100), (1, 1)], fresh=True)
+            scenario.run(tile & 1, word, [(1, -word)])
+    scenario.drain_all()
+    scenario.play()
+
+
+def test_both_styles_give_the_same_trace():
+    for seed in range(2):
+        traces = []
+        for style in BufferStyle:
+            config = CONFIG.replace(style=style, acc_bits=12, max_period=4)
+            traces.append(random_scenario(config, 3, seed).play())
+        assert traces[0] == traces[1]
