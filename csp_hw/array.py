@@ -77,7 +77,7 @@ class Array(wiring.Component):
     @staticmethod
     def drain_latency(config: CspConfig) -> int:
         """Give the cycles from ``drain`` to ``sums``."""
-        return config.rows + config.cols + 2
+        return config.rows + config.cols + 3
 
     def elaborate(self, platform):
         m = Module()

@@ -96,6 +96,8 @@ class ProcessingElement(wiring.Component):
         sum_next = Signal(acc)
         sum_now = Signal(acc)
         sum_delayed = Signal(acc)
+        drain_word = Signal(acc)
+        taken = Signal()
         drained = Signal(acc)
         saturated = Signal.like(self.saturated)
 
@@ -172,9 +174,12 @@ class ProcessingElement(wiring.Component):
         m.d.sync += saturated.eq(self.saturated + (overflow_seen & wrote))
         m.d.comb += self.saturated_right.eq(saturated)
 
-        # Drain.
-        m.d.sync += drained.eq(self.drain)
+        # Drain: again no more than the choice of the bank in the cycle of the block RAM's answer.
         with m.If(control.take):
-            m.d.sync += drained.eq(Mux(control.take_bank, bank1.read_data, bank0.read_data))
+            m.d.sync += drain_word.eq(Mux(control.take_bank, bank1.read_data, bank0.read_data))
+        m.d.sync += [
+            taken.eq(control.take),
+            drained.eq(Mux(taken, drain_word, self.drain)),
+        ]
         m.d.comb += self.drain_below.eq(drained)
         return m

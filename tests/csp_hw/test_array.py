@@ -214,8 +214,8 @@ def test_rows_do_not_mix():
 
 
 def test_drain_latency():
-    assert Array.drain_latency(CONFIG) == 3 + 4 + 2
-    assert Array.drain_latency(PRESETS["csp_h_32x32"]) == 66
+    assert Array.drain_latency(CONFIG) == 3 + 4 + 3
+    assert Array.drain_latency(PRESETS["csp_h_32x32"]) == 67
 
 
 def ports_of(text, module):

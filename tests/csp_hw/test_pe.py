@@ -93,9 +93,9 @@ class Scenario:
         dut = ProcessingElement(config)
         seen = play(dut, steps, ["drain_below", "saturated_right"])
         for n in range(8, cycles):
-            # Read in the cycle of its control's arrival + 1, taken one later, out one later.
+            # Read a cycle after its control arrived, taken one later, then the chain, then out.
             passed = steps[n - 1]["drain"]
-            taken = self.drains.get(n - 3, (None, passed))[1]
+            taken = self.drains.get(n - 4, (None, passed))[1]
             assert seen[n]["drain_below"] == taken, f"drain in cycle {n}"
             own = int(n - 6 in self.saturated)
             assert seen[n]["saturated_right"] == steps[n - 1]["saturated"] + own, (
