@@ -7,16 +7,15 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
 from csp_hw.issue import product_layout
-from csp_hw.pe.control import FORWARD_DISTANCE, Addend, Older, control_layout
+from csp_hw.pe.control import FORWARD_DISTANCE, Addend, control_layout
 
 
 class HazardUnit(wiring.Component):
     """Turn products into PE control.
 
     A sum is written four stages after its run's last product arrives, so a run that meets the same
-    entry 1 to 4 cycles later must take it on its way: from the adder, from the sum register, or
-    into the word register in place of the bank's word. All PEs do the same a little later, so the
-    comparison is made here and handed on.
+    entry 1 to 4 cycles later must take it on its way: from the adder or from one of the sum's three
+    registers. All PEs do the same a little later, so the comparison is made here and handed on.
 
     Members
     -------
@@ -53,29 +52,20 @@ class HazardUnit(wiring.Component):
             before.append(older)
             newer = older
 
-        older = Signal(Older)
         addend = Signal(Addend)
         addend_delayed = Signal(Addend)
-        m.d.comb += [
-            older.eq(Mux(product.bank, Older.BANK1, Older.BANK0)),
-            addend.eq(Addend.WORD),
-        ]
-        with m.If(meets[2]):
-            m.d.comb += older.eq(Older.SUM)
-        with m.Elif(meets[3]):
-            m.d.comb += older.eq(Older.SUM_DELAYED)
+        m.d.comb += addend.eq(Mux(product.bank, Addend.BANK1, Addend.BANK0))
+        sums = (Addend.SUM_NEXT, Addend.SUM_NOW, Addend.SUM_OLDER, Addend.SUM_OLDEST)
+        for meet, source in reversed(list(zip(meets, sums, strict=True))):  # the youngest wins
+            with m.If(meet):
+                m.d.comb += addend.eq(source)
         with m.If(product.fresh):
             m.d.comb += addend.eq(Addend.ZERO)
-        with m.Elif(meets[0]):
-            m.d.comb += addend.eq(Addend.SUM_NEXT)
-        with m.Elif(meets[1]):
-            m.d.comb += addend.eq(Addend.SUM)
 
         written = before[FORWARD_DISTANCE - 1]
         m.d.sync += [
             control.valid.eq(product.valid),
             control.last.eq(product.last),
-            control.older.eq(older),
             addend_delayed.eq(addend),
             control.addend.eq(addend_delayed),
             control.add.eq(before[0].last),

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
 from csp_hw.pe.control import control_layout
 from csp_hw.pe.element import ElementSignature, ProcessingElement
-from csp_hw.util import place
+from csp_hw.util import delayed, place
 
 #: Verilog module of the processing element, instantiated cols times in a row.
 PE_MODULE = "csp_pe"
@@ -79,9 +79,11 @@ class RowEdge(wiring.Component):
         with m.If(mine & drain.bank):
             m.d.comb += self.control_right.read1.eq(drain.address)
 
-        # The word read shows a cycle after its address.
-        take, take_bank = Signal(), Signal()
-        m.d.sync += [take.eq(mine), take_bank.eq(drain.bank)]
+        # The word read is in its register two cycles after its address.
+        take, take_bank = (
+            delayed(m, field, 2, name)
+            for name, field in (("take", mine), ("take_bank", drain.bank))
+        )
         m.d.comb += [
             self.control_right.take.eq(take),
             self.control_right.take_bank.eq(take_bank),

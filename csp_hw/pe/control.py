@@ -13,22 +13,16 @@ from amaranth.lib import data
 from csp_hw.config import CspConfig
 
 
-class Older(enum.IntEnum):
-    """Where an older partial sum comes from; bit 1: not from a bank, bit 0: from which of two."""
-
-    BANK0 = 0
-    BANK1 = 1
-    SUM = 2  # written three cycles after this product's predecessor: not yet readable
-    SUM_DELAYED = 3
-
-
 class Addend(enum.IntEnum):
-    """What a run is added to."""
+    """What a run is added to: the latest value of its entry, wherever it stands."""
 
     ZERO = 0  # first touch of the entry in its tile
-    WORD = 1
-    SUM_NEXT = 2  # the sum being computed in this cycle
-    SUM = 3
+    BANK0 = 2
+    BANK1 = 3
+    SUM_NEXT = 4  # of the product one cycle ago: just being computed
+    SUM_NOW = 5  # two cycles ago
+    SUM_OLDER = 6
+    SUM_OLDEST = 7  # four cycles ago: being written, not yet readable
 
 
 #: Cycles after the operands' arrival in a PE (S0) in which it uses a field.
@@ -37,7 +31,6 @@ STAGE = {
     "read1": 0,
     "valid": 1,
     "last": 1,
-    "older": 1,
     "add": 2,
     "addend": 2,
     "write0": 4,
@@ -57,10 +50,8 @@ def control_layout(config: CspConfig) -> data.StructLayout:
         Read address of each bank; the bank that does not compute serves the drain.
     valid, last
         A product is added to the run register; it is its run's last.
-    older, addend
-        An :class:`Older` and an :class:`Addend`: the entry's latest value wherever it stands.
-    add
-        The run goes to the adder.
+    add, addend
+        The run goes to the adder, together with an :class:`Addend`.
     write0, write1, write_address
         The sum is written to a bank.
     take, take_bank
@@ -73,9 +64,8 @@ def control_layout(config: CspConfig) -> data.StructLayout:
             "read1": address,
             "valid": unsigned(1),
             "last": unsigned(1),
-            "older": unsigned(2),
             "add": unsigned(1),
-            "addend": unsigned(2),
+            "addend": unsigned(3),
             "write0": unsigned(1),
             "write1": unsigned(1),
             "write_address": address,

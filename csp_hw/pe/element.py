@@ -46,8 +46,9 @@ class ProcessingElement(wiring.Component):
 
     == ==========================================================================================
     0  multiply; the read address goes to the banks
-    1  product register; add to the run; the older sum arrives from its bank
-    2  run complete; shift right by t (its last bit out is the rounding carry); choose the addend
+    1  product register; add to the run; the banks' words arrive
+    2  run complete; shift right by t (its last bit out is the rounding carry); choose the addend:
+       a bank's word, or a younger sum on its way there
     3  add, saturate
     4  sum register; write
     == ==========================================================================================
@@ -85,9 +86,7 @@ class ProcessingElement(wiring.Component):
         run = Signal(signed(run_bits))
         run_next = Signal(signed(run_bits))
         run_done = Signal(signed(run_bits))
-        word = Signal(acc)
-        late = Signal(acc)  # takes the word's place
-        is_late = Signal()
+        word0, word1 = Signal(acc), Signal(acc)
         shifted = Signal(signed(run_bits + 1))  # bit 0 is the rounding carry
         addend = Signal(acc)
         total = Signal(signed(max(self.config.acc_bits, run_bits) + 1))
@@ -95,9 +94,8 @@ class ProcessingElement(wiring.Component):
         overflow_seen = Signal()
         sum_next = Signal(acc)
         sum_now = Signal(acc)
-        sum_delayed = Signal(acc)
-        drain_word = Signal(acc)
-        taken = Signal()
+        sum_older = Signal(acc)
+        sum_oldest = Signal(acc)
         drained = Signal(acc)
         saturated = Signal.like(self.saturated)
 
@@ -125,12 +123,8 @@ class ProcessingElement(wiring.Component):
             bank0.read_address.eq(control.read0),
             bank1.read_address.eq(control.read1),
         ]
-        # A block RAM is slow to answer: no more than the choice of the bank before the register.
-        m.d.sync += [
-            word.eq(Mux(control.older[0], bank1.read_data, bank0.read_data)),
-            late.eq(Mux(control.older[0], sum_delayed, sum_now)),
-            is_late.eq(control.older[1]),
-        ]
+        # A block RAM answers late in the cycle: its word goes straight to a register.
+        m.d.sync += [word0.eq(bank0.read_data), word1.eq(bank1.read_data)]
 
         # Stage 2: rhu(run, t) is (2·run >> t) with its lowest bit as the carry.
         with m.If(control.add):
@@ -138,12 +132,16 @@ class ProcessingElement(wiring.Component):
             with m.Switch(control.addend):
                 with m.Case(Addend.ZERO):
                     m.d.sync += addend.eq(0)
-                with m.Case(Addend.WORD):
-                    m.d.sync += addend.eq(Mux(is_late, late, word))
-                with m.Case(Addend.SUM_NEXT):
-                    m.d.sync += addend.eq(sum_next)
-                with m.Case(Addend.SUM):
-                    m.d.sync += addend.eq(sum_now)
+                for source, value in (
+                    (Addend.BANK0, word0),
+                    (Addend.BANK1, word1),
+                    (Addend.SUM_NEXT, sum_next),
+                    (Addend.SUM_NOW, sum_now),
+                    (Addend.SUM_OLDER, sum_older),
+                    (Addend.SUM_OLDEST, sum_oldest),
+                ):
+                    with m.Case(source):
+                        m.d.sync += addend.eq(value)
 
         # Stage 3: one adder, whose lowest bit turns the carry into a carry-in.
         carry = shifted[0]
@@ -157,7 +155,8 @@ class ProcessingElement(wiring.Component):
             m.d.comb += sum_next.eq(Cat((~total[-1]).replicate(acc.width - 1), total[-1]))
         m.d.sync += [
             sum_now.eq(sum_next),
-            sum_delayed.eq(sum_now),
+            sum_older.eq(sum_now),
+            sum_oldest.eq(sum_older),
             overflow_seen.eq(overflow),
         ]
 
@@ -174,12 +173,8 @@ class ProcessingElement(wiring.Component):
         m.d.sync += saturated.eq(self.saturated + (overflow_seen & wrote))
         m.d.comb += self.saturated_right.eq(saturated)
 
-        # Drain: again no more than the choice of the bank in the cycle of the block RAM's answer.
+        m.d.sync += drained.eq(self.drain)
         with m.If(control.take):
-            m.d.sync += drain_word.eq(Mux(control.take_bank, bank1.read_data, bank0.read_data))
-        m.d.sync += [
-            taken.eq(control.take),
-            drained.eq(Mux(taken, drain_word, self.drain)),
-        ]
+            m.d.sync += drained.eq(Mux(control.take_bank, word1, word0))
         m.d.comb += self.drain_below.eq(drained)
         return m

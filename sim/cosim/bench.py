@@ -8,6 +8,7 @@ and announced through another pipe, as lines of JSON.
 """
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -123,6 +124,7 @@ class Bench:
         self.window = Timer(PERIOD * WINDOW, "ns")
         self.status = 0
         self.taken = 0  # results of all jobs
+        self.reported = -math.inf  # when progress was last told; the first time at once
         self.results: list[bytes] = []
         self.orders: TextIO = os.fdopen(int(os.environ[ORDERS]), "r", encoding="utf-8")
         self.messages: TextIO = os.fdopen(int(os.environ[MESSAGES]), "w", encoding="utf-8")
@@ -181,7 +183,6 @@ class Bench:
         for source in self.sources:
             source.load(job.beats[source.name])
             source.refill(self.field(source.name))
-        reported = time.monotonic()
         while True:
             if stalls:
                 held = rng.random((len(STREAMS), WINDOW)) < probability[:, None]
@@ -196,8 +197,8 @@ class Bench:
                 break
             if self.field("quiet") >= self.patience:
                 raise BenchError(self.hang(expected))
-            if time.monotonic() - reported > REPORT_EVERY:
-                reported = time.monotonic()
+            if time.monotonic() - self.reported > REPORT_EVERY:
+                self.reported = time.monotonic()
                 self.report(job)
         return self.outcome()
 

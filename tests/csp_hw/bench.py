@@ -169,10 +169,10 @@ def controls(products, cycles):
 
     ``products`` holds, for each cycle, None or a dict of last, fresh, bank and word. A sum is
     written four cycles after its run's last product, and a later run at the same place takes the
-    newest one: still being added (distance 1), in the sum register (2), a cycle before it is
-    written (3), as it is written (4), or from the bank.
+    newest one: still being added (distance 1), from one of the sum's registers (2 to 4), or from
+    the bank.
     """
-    names = ("read0", "read1", "older", "add", "addend", "write_address")
+    names = ("read0", "read1", "add", "addend", "write_address")
     found = [dict.fromkeys(names) for _ in range(cycles + 4)]
     for at in found:
         at.update(valid=0, last=0, add=0, write0=0, write1=0)
@@ -187,12 +187,9 @@ def controls(products, cycles):
         place = product["bank"], product["word"]
         distance = n - ends.get(place, -100)
         ends[place] = n
-        older, addend = {1: (None, 2), 2: (None, 3), 3: (2, 1), 4: (3, 1)}.get(
-            distance, (product["bank"], 1)
-        )
+        addend = {1: 4, 2: 5, 3: 6, 4: 7}.get(distance, 2 + product["bank"])
         if product["fresh"]:
-            older, addend = None, 0
-        found[n + 1]["older"] = older
+            addend = 0
         found[n + 2].update(add=1, addend=addend)
         found[n + 4].update({f"write{product['bank']}": 1, "write_address": product["word"]})
     return found[:cycles]

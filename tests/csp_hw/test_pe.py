@@ -64,7 +64,7 @@ class Scenario:
         self.drains[len(self.cycle) - 1] = ((bank, word), self.acc[bank, word])
 
     def noise(self, name):
-        top = {"older": 3, "addend": 3}.get(name, self.config.half_depth - 1)
+        top = {"addend": 7}.get(name, self.config.half_depth - 1)
         return between(self.rng, 0, top)
 
     def play(self):
@@ -86,14 +86,14 @@ class Scenario:
             )
         for cycle, ((bank, word), _) in self.drains.items():
             steps[cycle]["control"][f"read{bank}"] = word
-            steps[cycle + 1]["control"].update(take=1, take_bank=bank)
+            steps[cycle + 2]["control"].update(take=1, take_bank=bank)
         for step, (_, activation, weight) in zip(steps, self.cycle, strict=True):
             step.update(activation=activation, weight=weight)
 
         dut = ProcessingElement(config)
         seen = play(dut, steps, ["drain_below", "saturated_right"])
         for n in range(8, cycles):
-            # Read a cycle after its control arrived, taken one later, then the chain, then out.
+            # Its address arrives, its word does, it is registered, it joins the chain, it is seen.
             passed = steps[n - 1]["drain"]
             taken = self.drains.get(n - 4, (None, passed))[1]
             assert seen[n]["drain_below"] == taken, f"drain in cycle {n}"
