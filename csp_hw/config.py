@@ -61,6 +61,12 @@ class CspConfig:
         Counts L that the skip controller reads a cycle; a power of two.
     row_blocks : int
         Blocks F of T · I activations that the row buffer of each row holds; a power of two.
+    line_bytes : int
+        Line buffer: bytes of input maps, ``rows`` banks together; a power of two.
+    weight_bytes, count_bytes : int
+        Weight and count buffer: a layer that fits is read from memory once; powers of two.
+    pool_words : int
+        Words of ``cols`` partial results in a line of the pooler; a power of two.
 
     Raises
     ------
@@ -77,6 +83,10 @@ class CspConfig:
     style: BufferStyle = BufferStyle.MEMORY
     lookahead: int
     row_blocks: int = 4
+    line_bytes: int = 4096
+    weight_bytes: int = 4096
+    count_bytes: int = 1024
+    pool_words: int = 64
 
     def __post_init__(self) -> None:
         limits = {
@@ -88,6 +98,10 @@ class CspConfig:
             "acc_bits": (8, 32),
             "lookahead": (1, 64),
             "row_blocks": (2, 16),
+            "line_bytes": (256, 1 << 24),
+            "weight_bytes": (256, 1 << 24),
+            "count_bytes": (128, 1 << 16),
+            "pool_words": (4, 4096),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -95,8 +109,9 @@ class CspConfig:
                 raise ConfigError(f"{name} must be an integer, not {value!r}")
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be {low} … {high}, not {value}")
-        for name in ("depth", "max_period", "max_interleave", "lookahead", "row_blocks"):
-            if not _power_of_two(getattr(self, name)):
+        for name in limits:
+            free = name in ("rows", "cols", "acc_bits")
+            if not free and not _power_of_two(getattr(self, name)):
                 raise ConfigError(f"{name} must be a power of two, not {getattr(self, name)}")
         if self.cols % 4:
             raise ConfigError(f"cols must be a multiple of 4, not {self.cols}")
@@ -123,6 +138,39 @@ class CspConfig:
         """Words of the run buffer, each of ``cols`` weights."""
         return self.row_blocks * self.max_period
 
+    @property
+    def line_words(self) -> int:
+        """Words of ``cols`` bytes in each of the ``rows`` banks of the line buffer."""
+        return self.line_bytes // (self.rows * self.cols)
+
+    @property
+    def weight_words(self) -> int:
+        """Words of ``cols`` weights that the weight buffer holds."""
+        return self.weight_bytes // self.cols
+
+    @property
+    def count_words(self) -> int:
+        """Words of L counts that the count buffer holds."""
+        return self.count_bytes // self.lookahead
+
+    def check_core(self) -> None:
+        """Refuse what an engine may have but a whole core may not.
+
+        Raises
+        ------
+        ConfigError
+            rows or cols is no power of two, or L does not divide cols.
+        """
+        for name in ("rows", "cols"):
+            if not _power_of_two(getattr(self, name)):
+                raise ConfigError(
+                    f"{name} of a core must be a power of two, not {getattr(self, name)}"
+                )
+        if self.rows < 2:
+            raise ConfigError(f"rows of a core must be at least 2, not {self.rows}")
+        if self.lookahead > self.cols:
+            raise ConfigError(f"lookahead {self.lookahead} of a core exceeds cols {self.cols}")
+
     def overlaps(self, chunks: int, interleave: int) -> bool:
         """Whether a tile of K chunks and I pixels drains while the next one computes."""
         return chunks * interleave <= self.half_depth
@@ -137,11 +185,43 @@ class CspConfig:
         return json.dumps(fields, indent=2)
 
 
+KIB = 1024
 PRESETS = {
-    "tiny_4x4": CspConfig(rows=4, cols=4, depth=16, max_period=8, max_interleave=4, lookahead=4),
-    "csp_8x8": CspConfig(rows=8, cols=8, depth=128, max_period=16, max_interleave=8, lookahead=8),
+    "tiny_4x4": CspConfig(
+        rows=4,
+        cols=4,
+        depth=16,
+        max_period=8,
+        max_interleave=4,
+        lookahead=4,
+        line_bytes=4 * KIB,
+        weight_bytes=4 * KIB,
+        count_bytes=1 * KIB,
+        pool_words=64,
+    ),
+    "csp_8x8": CspConfig(
+        rows=8,
+        cols=8,
+        depth=128,
+        max_period=16,
+        max_interleave=8,
+        lookahead=8,
+        line_bytes=32 * KIB,
+        weight_bytes=64 * KIB,
+        count_bytes=8 * KIB,
+        pool_words=256,
+    ),
     "csp_h_32x32": CspConfig(
-        rows=32, cols=32, depth=128, max_period=32, max_interleave=8, lookahead=16
+        rows=32,
+        cols=32,
+        depth=128,
+        max_period=32,
+        max_interleave=8,
+        lookahead=16,
+        line_bytes=512 * KIB,
+        weight_bytes=512 * KIB,
+        count_bytes=64 * KIB,
+        pool_words=512,
     ),
 }
 
