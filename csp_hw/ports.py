@@ -29,6 +29,7 @@ IMAGE_BITS = 16
 GROUP_BITS = 24
 #: Kernel sides, 1 … 11.
 KERNEL_BITS = 4
+KERNEL_LIMIT = 11
 #: Padding before the map, 0 … 31, and dilation, 1 … 7.
 PAD_BITS = 5
 DILATION_BITS = 3
