@@ -17,6 +17,7 @@ from csp_hw.ports import (
     counts_layout,
     filter_layout,
     layer_layout,
+    position_layout,
     results_layout,
     tile_layout,
     weights_layout,
@@ -54,6 +55,10 @@ class Engine(wiring.Component):
     activations : In(stream)
         I words a surviving tap: for each block, for each pixel i, for each tap. Dead lanes may
         hold anything.
+    positions : Out(stream)
+        Where each surviving tap lies, once a tile, see :func:`csp_hw.ports.position_layout`: what
+        a feeder of ``activations`` must know. No tap is computed before its position was taken;
+        who needs none ties ``ready`` to 1. The payload is the output of a memory.
     results : Out(stream)
         For each pixel i, for each row with a live pixel, for each chunk: one word, or four of
         int32.
@@ -74,6 +79,7 @@ class Engine(wiring.Component):
                 "counts": In(stream.Signature(counts_layout(config))),
                 "weights": In(stream.Signature(weights_layout(config))),
                 "activations": In(stream.Signature(activations_layout(config))),
+                "positions": Out(stream.Signature(position_layout(config))),
                 "results": Out(stream.Signature(results_layout(config))),
                 "counters": Out(counters_layout()),
                 "idle": Out(1),
@@ -103,6 +109,8 @@ class Engine(wiring.Component):
             self.idle.eq(sequencer.idle),
             skip.taps.eq(layer.taps),
             skip.period.eq(layer.period),
+            skip.position_words.eq(layer.position_words),
+            skip.kernel_w.eq(layer.kernel_w),
             issuer.chunks.eq(layer.chunks),
             array.acc_shift.eq(layer.acc_shift),
             drain.chunks.eq(layer.chunks),
@@ -120,6 +128,7 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.activations), row_buffer.i)
         wiring.connect(m, wiring.flipped(self.params), output.params)
         wiring.connect(m, skip.o, issuer.blocks)
+        wiring.connect(m, skip.positions, wiring.flipped(self.positions))
         m.d.comb += [
             issuer.activations_available.eq(row_buffer.available),
             row_buffer.offset.eq(issuer.activations_offset),

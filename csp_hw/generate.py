@@ -39,7 +39,10 @@ FORMAT = 1
 
 
 def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
-    """Give the payloads of the engine's streams; all go in except ``results``."""
+    """Give the payloads of the streams that whoever uses the engine serves.
+
+    All go in except ``results``. ``positions``, which also goes out, may be ignored.
+    """
     return {
         "layer": ports.layer_layout(config),
         "params": ports.filter_layout(),
@@ -80,8 +83,10 @@ def signals(config: CspConfig) -> dict[str, Any]:
         "clk": {"direction": "input", "width": 1},
         "rst": {"direction": "input", "width": 1},
     }
-    for name, layout in stream_layouts(config).items():
-        forward, backward = ("output", "input") if name == "results" else ("input", "output")
+    streams = stream_layouts(config) | {"positions": ports.position_layout(config)}
+    for name, layout in streams.items():
+        outward = name in ("results", "positions")
+        forward, backward = ("output", "input") if outward else ("input", "output")
         described[f"{name}__payload"] = {"direction": forward, **_fields(layout)}
         described[f"{name}__valid"] = {"direction": forward, "width": 1}
         described[f"{name}__ready"] = {"direction": backward, "width": 1}
@@ -90,7 +95,7 @@ def signals(config: CspConfig) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "top": TOP,
-        "streams": list(stream_layouts(config)),
+        "streams": list(streams),
         "ports": described,
     }
 

@@ -55,6 +55,8 @@ def layer_layout(config: CspConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "taps": unsigned(TAP_BITS),  # J
+            "position_words": unsigned(TAP_BITS),  # words of counts of one kernel position
+            "kernel_w": unsigned(KERNEL_BITS),  # kernel positions of a kernel line
             "tiles": unsigned(TILE_BITS),
             "chunks": unsigned(COUNT_BITS),  # K
             "period": range(config.max_period + 1),  # T

@@ -280,6 +280,9 @@ class Schedule:
             raise CspError(f"layer {layer.name}: the engine has no port for a residual")
         return {
             "taps": matrix.taps,
+            # Nobody asks where taps lie, so all of them are one kernel position.
+            "position_words": -(-matrix.taps // self.config.lookahead),
+            "kernel_w": 1,
             "tiles": len(self.tiles),
             "chunks": matrix.chunks,
             "period": matrix.period,

@@ -158,13 +158,15 @@ def test_layouts_of_the_ports():
     # Bit positions are the contract with whatever drives the streams.
     assert fields_of(ports.layer_layout(TINY)) == {
         "taps": (0, 16),
-        "tiles": (16, 24),
-        "chunks": (40, 8),
-        "period": (48, 4),
-        "acc_shift": (52, 4),
-        "signed": (56, 1),
-        "relu": (57, 1),
-        "out": (58, 2),
+        "position_words": (16, 16),
+        "kernel_w": (32, 4),
+        "tiles": (36, 24),
+        "chunks": (60, 8),
+        "period": (68, 4),
+        "acc_shift": (72, 4),
+        "signed": (76, 1),
+        "relu": (77, 1),
+        "out": (78, 2),
     }
     assert fields_of(ports.filter_layout()) == {"bias": (0, 32), "mult": (32, 16), "shift": (48, 6)}
     assert fields_of(ports.tile_layout(TINY)) == {"interleave": (0, 3), "live": (3, 16)}

@@ -44,6 +44,8 @@ class Layer:
         taps = len(counts) if counts else between(rng, 1, 16)
         self.command = {
             "taps": taps,
+            "position_words": between(rng, 1, -(-taps // config.lookahead)),
+            "kernel_w": between(rng, 1, 11),
             "tiles": tiles,
             "chunks": chunks,
             "period": between(rng, 1, config.max_period),
@@ -65,7 +67,7 @@ class Layer:
             share = fields.get("live", pick(rng, [0.0, 0.7, 1.0, 1.0]))
             live = [[chance(rng, share) for _ in range(config.rows)] for _ in range(interleave)]
             self.tiles.append(live)
-        self.words = {name: [] for name in (*STREAMS, "results")}
+        self.words = {name: [] for name in (*STREAMS, "positions", "results")}
         self.saturations = self.slots = 0
         self.filters = [self.filter(m) for m in range(chunks * config.cols)]
         self.words["params"] = self.filters
@@ -98,6 +100,10 @@ class Layer:
             self.words["counts"].append(padded[n : n + config.lookahead])
 
         survivors = [tap for tap, count in enumerate(self.counts) if count]
+        self.words["positions"] += [
+            {**self.position(tap), "empty": 0, "end": int(tap == survivors[-1])}
+            for tap in survivors
+        ] or [{"empty": 1, "end": 1}]
         period = command["period"]
         acc = {}  # (pixel, row, filter) -> partial sum
         for start in range(0, len(survivors), period):
@@ -107,6 +113,14 @@ class Layer:
                 if live[pixel][row]:
                     for chunk in range(command["chunks"]):
                         self.results(acc, chunk, pixel, row)
+
+    def position(self, tap):
+        """Taps lie channel innermost, then s, then r; a kernel position has whole words."""
+        config, command = self.config, self.command
+        place, channel = divmod(tap, command["position_words"] * config.lookahead)
+        beat, byte = divmod(channel, config.cols)
+        r, s = divmod(place, command["kernel_w"])
+        return {"r": r, "s": s, "beat": beat, "byte": byte}
 
     def activation(self):
         lowest, highest = (-128, 127) if self.command["signed"] else (0, 255)
@@ -176,13 +190,18 @@ class Run:
     def __init__(self, layers, *, gaps=None, seed=0, ahead=False):
         self.layers, self.ahead = layers, ahead
         self.dut = Engine(layers[0].config)
-        self.gaps = dict.fromkeys((*STREAMS, "results"), 0.0) | (gaps or {})
+        self.gaps = dict.fromkeys((*STREAMS, "positions", "results"), 0.0) | (gaps or {})
         self.seed = seed
         self.taken = 0  # layer commands
         self.reports = []
         words = [word for layer in layers for word in layer.words["results"]]
         self.sink = Sink(self.dut.results, len(words), gap=self.gaps["results"], seed=seed)
         self.words = words
+        positions = [word for layer in layers for word in layer.words["positions"]]
+        self.places = Sink(
+            self.dut.positions, len(positions), gap=self.gaps["positions"], seed=seed
+        )
+        self.positions = positions
 
     def feed(self, number, name):
         """Give the testbench of a stream."""
@@ -225,8 +244,10 @@ class Run:
 
     def play(self):
         feeds = [self.feed(number, name) for number, name in enumerate(STREAMS)]
-        simulate(self.dut, self.control, self.sink.run, background=feeds)
+        simulate(self.dut, self.control, self.sink.run, self.places.run, background=feeds)
         assert self.sink.words == self.words
+        for found, wanted in zip(self.places.words, self.positions, strict=True):
+            assert {name: found[name] for name in wanted} == wanted
         for layer, report in zip(self.layers, self.reports, strict=True):
             counters = report.counters
             counted = layer.counted
@@ -258,21 +279,22 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_layers_in_a_row(name):
     config = CONFIGS[name]
-    run = Run(random_layers(config, 6, len(name))).play()
+    run = Run(random_layers(config, 6, len(name)), gaps={"positions": 0.2}).play()
     if config.acc_bits == 8:
         assert any(layer.saturations for layer in run.layers)
 
 
 def test_streams_may_run_ahead_of_their_layer():
     Run(random_layers(CONFIG, 6, 5), ahead=True).play()
-    gaps = dict.fromkeys((*STREAMS, "results"), 0.4)
+    gaps = dict.fromkeys((*STREAMS, "positions", "results"), 0.4)
     Run(random_layers(CONFIG, 4, 6), gaps=gaps, seed=3, ahead=True).play()
 
 
 def test_random_layers_with_gaps_on_every_stream():
     config = CONFIG.replace(acc_bits=12, depth=8, max_period=4)
     layers = random_layers(config, 4, 1)
-    Run(layers, gaps=dict.fromkeys((*STREAMS, "results"), 0.5), seed=2).play()
+    gaps = dict.fromkeys((*STREAMS, "positions", "results"), 0.5)
+    Run(layers, gaps=gaps, seed=2).play()
 
 
 def test_corners_in_a_row():
@@ -333,6 +355,11 @@ def test_a_slow_stream_is_blamed():
     rng = rng_of(3)
     run = Run([slow_layer(rng) for _ in blamed], gaps=gaps).play()
     assert [spent_on(report) for report in run.reports] == list(blamed.values())
+
+
+def test_slow_positions_count_as_slow_counts():
+    run = Run([slow_layer(rng_of(4))], gaps={"positions": 0.9}).play()
+    assert spent_on(run.reports[0]) == "stalled_counts"
 
 
 def test_slow_results_are_blamed():

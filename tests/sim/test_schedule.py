@@ -497,6 +497,8 @@ def test_the_command_says_what_the_layer_is():
     command = Schedule.make(layer, 0, TINY, 1).command(signed=True)
     assert command == {
         "taps": 3,
+        "position_words": 1,
+        "kernel_w": 1,
         "tiles": 1,
         "chunks": 3,
         "period": 8,
