@@ -45,6 +45,8 @@ class RowEdge(wiring.Component):
     -------
     row : In
         This row's number, constant.
+    zero : In(1)
+        This row's activation is 0.
     control, drain : In
         From the row above, and ``…_below`` to the row below.
     control_right : Out
@@ -56,6 +58,7 @@ class RowEdge(wiring.Component):
         super().__init__(
             {
                 "row": In(row_number(config)),
+                "zero": In(1),
                 "control": In(control),
                 "control_below": Out(control),
                 "control_right": Out(control),
@@ -73,6 +76,7 @@ class RowEdge(wiring.Component):
         m.d.comb += [
             mine.eq(drain.valid & (drain.row == self.row)),
             self.control_right.eq(control),
+            self.control_right.zero.eq(self.zero),
         ]
         with m.If(mine & ~drain.bank):
             m.d.comb += self.control_right.read0.eq(drain.address)
@@ -103,6 +107,7 @@ class RowSignature(wiring.Signature):
                 "row": In(row_number(config)),
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
+                "zero": In(1),
                 "control": In(control),
                 "control_below": Out(control),
                 "drain": In(drain),
@@ -132,8 +137,8 @@ class Row(wiring.Component):
         This row's number, constant.
     acc_shift : In(4)
         t, constant during a layer.
-    activation : In
-        Of this row, a cycle before its product's control enters the first PE.
+    activation, zero : In
+        Of this row, a cycle after its product's control; whether it is 0.
     control, drain, weights, sums, saturations : In
         From the row above, and ``…_below`` to the row below, a cycle later. ``sums`` are the
         drain registers of all columns, ``saturations`` those of one wavefront so far.
@@ -151,6 +156,7 @@ class Row(wiring.Component):
         m.submodules.edge = edge = RowEdge(self.config)
         m.d.comb += [
             edge.row.eq(self.row),
+            edge.zero.eq(self.zero),
             edge.control.eq(self.control),
             edge.drain.eq(self.drain),
             self.control_below.eq(edge.control_below),

@@ -2,7 +2,7 @@
 """The processing element."""
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
@@ -45,7 +45,7 @@ class ProcessingElement(wiring.Component):
     the operands:
 
     == ==========================================================================================
-    0  multiply; the read address goes to the banks
+    0  multiply, unless the activation is zero; the read address goes to the banks
     1  product register; add to the run; the banks' words arrive
     2  run complete; shift right by t (its last bit out is the rounding carry); choose the addend:
        a bank's word, or a younger sum on its way there
@@ -53,12 +53,16 @@ class ProcessingElement(wiring.Component):
     4  sum register; write
     == ==========================================================================================
 
+    The multiplier has operand registers of its own, beside those that hand activation and weight
+    on. They take only what makes a product: while activations are zero nothing in it toggles.
+
     Members
     -------
     acc_shift : In(4)
         t, constant during a layer.
     activation, control : In, Out
-        From the left neighbour, one cycle later to the right one.
+        From the left neighbour, one cycle later to the right one. ``control.zero`` must say
+        whether ``activation`` is 0.
     weight : In, Out
         From above, one cycle later below.
     drain : In, Out
@@ -71,6 +75,13 @@ class ProcessingElement(wiring.Component):
     def __init__(self, config: CspConfig):
         self.config = config
         super().__init__(ElementSignature(config))
+        # Like the product no state, hence without reset: `zero` alone clears that register.
+        self._operands = Signal(
+            data.StructLayout(
+                {"activation": signed(ACTIVATION_BITS), "weight": signed(WEIGHT_BITS)}
+            ),
+            reset_less=True,
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -82,7 +93,8 @@ class ProcessingElement(wiring.Component):
         control = Signal(control_layout(self.config))
         activation = Signal(signed(ACTIVATION_BITS))
         weight = Signal(signed(WEIGHT_BITS))
-        product = Signal(signed(PRODUCT_BITS))
+        operands = self._operands
+        product = Signal(signed(PRODUCT_BITS), reset_less=True)
         run = Signal(signed(run_bits))
         run_next = Signal(signed(run_bits))
         run_done = Signal(signed(run_bits))
@@ -112,7 +124,11 @@ class ProcessingElement(wiring.Component):
 
         # Stages 0 and 1: product and run. The run register is zero between runs, and only a run's
         # last sum moves on, so that the shifter below toggles once a run.
-        m.d.sync += product.eq(activation * weight)
+        with m.If(~self.control.zero):
+            m.d.sync += [operands.activation.eq(self.activation), operands.weight.eq(self.weight)]
+        m.d.sync += product.eq(operands.activation * operands.weight)
+        with m.If(control.zero):
+            m.d.sync += product.eq(0)
         m.d.comb += run_next.eq(run + product)
         with m.If(control.valid):
             m.d.sync += run.eq(run_next)
