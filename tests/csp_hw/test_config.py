@@ -163,8 +163,15 @@ def test_layouts_of_the_ports():
         "period": (48, 4),
         "acc_shift": (52, 4),
         "signed": (56, 1),
-        "relu": (57, 1),
-        "out": (58, 2),
+        "residual": (57, 24),
+        "relu": (81, 1),
+        "out": (82, 2),
+    }
+    assert fields_of(ports.residual_layout()) == {
+        "enabled": (0, 1),
+        "signed": (1, 1),
+        "mult": (2, 16),
+        "shift": (18, 6),
     }
     assert fields_of(ports.filter_layout()) == {"bias": (0, 32), "mult": (32, 16), "shift": (48, 6)}
     assert fields_of(ports.tile_layout(TINY)) == {"interleave": (0, 3), "live": (3, 16)}
