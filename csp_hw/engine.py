@@ -50,6 +50,8 @@ class Engine(wiring.Component):
         One command a tile.
     counts : In(stream)
         ceil(J / L) words a tile, the last one padded with zeros.
+    residual : In(stream)
+        If the layer adds a residual, one word for each result word, in the order of ``results``.
     weights : In(stream)
         Σ n words a tile: for each block, for each chunk, for each tap of the run.
     activations : In(stream)
@@ -80,6 +82,7 @@ class Engine(wiring.Component):
                 "weights": In(stream.Signature(weights_layout(config))),
                 "activations": In(stream.Signature(activations_layout(config))),
                 "positions": Out(stream.Signature(position_layout(config))),
+                "residual": In(stream.Signature(results_layout(config))),
                 "results": Out(stream.Signature(results_layout(config))),
                 "counters": Out(counters_layout()),
                 "idle": Out(1),
@@ -127,6 +130,7 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.weights), run_buffer.i)
         wiring.connect(m, wiring.flipped(self.activations), row_buffer.i)
         wiring.connect(m, wiring.flipped(self.params), output.params)
+        wiring.connect(m, wiring.flipped(self.residual), output.residual)
         wiring.connect(m, skip.o, issuer.blocks)
         wiring.connect(m, skip.positions, wiring.flipped(self.positions))
         m.d.comb += [

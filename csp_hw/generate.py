@@ -50,6 +50,7 @@ def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
         "counts": ports.counts_layout(config),
         "weights": ports.weights_layout(config),
         "activations": ports.activations_layout(config),
+        "residual": ports.results_layout(config),
         "results": ports.results_layout(config),
     }
 

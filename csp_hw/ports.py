@@ -62,6 +62,7 @@ def layer_layout(config: CspConfig) -> data.StructLayout:
             "period": range(config.max_period + 1),  # T
             "acc_shift": unsigned(ACC_SHIFT_BITS),  # t
             "signed": unsigned(1),  # activations are int8, else uint8
+            "residual": residual_layout(),
             "relu": unsigned(1),
             "out": unsigned(2),  # an OutputType
         }

@@ -7,7 +7,7 @@ WINDOW = 32
 POSITION_BITS = 16
 CYCLE_BITS = 32
 #: Input streams in the order of the status word; ``results`` follows them.
-SOURCES = ("layer", "params", "tiles", "counts", "weights", "activations")
+SOURCES = ("layer", "params", "tiles", "counts", "weights", "activations", "residual")
 SINK = "results"
 STREAMS = (*SOURCES, SINK)
 

@@ -165,8 +165,15 @@ def test_layouts_of_the_ports():
         "period": (68, 4),
         "acc_shift": (72, 4),
         "signed": (76, 1),
-        "relu": (77, 1),
-        "out": (78, 2),
+        "residual": (77, 24),
+        "relu": (101, 1),
+        "out": (102, 2),
+    }
+    assert fields_of(ports.residual_layout()) == {
+        "enabled": (0, 1),
+        "signed": (1, 1),
+        "mult": (2, 16),
+        "shift": (18, 6),
     }
     assert fields_of(ports.filter_layout()) == {"bias": (0, 32), "mult": (32, 16), "shift": (48, 6)}
     assert fields_of(ports.tile_layout(TINY)) == {"interleave": (0, 3), "live": (3, 16)}

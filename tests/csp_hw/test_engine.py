@@ -28,14 +28,17 @@ INT8, UINT8, INT32 = OutputType.INT8, OutputType.UINT8, OutputType.INT32
 CONFIG = CspConfig(
     rows=2, cols=4, depth=16, max_period=8, max_interleave=4, lookahead=4, row_blocks=2
 )
-STREAMS = ("params", "tiles", "counts", "weights", "activations")
+STREAMS = ("params", "tiles", "counts", "weights", "activations", "residual")
+COUNTED = ("counts", "weights", "activations", "results")
+OTHER_FIELDS = ("interleave", "live", "adds")
 
 
 class Layer:
     """A random layer: its words on every stream, its results, and what the counters must say.
 
     ``density`` is the share of taps that survive; ``counts`` gives them outright. ``fields`` are
-    those of the command, ``interleave`` and the share of lanes that are ``live``.
+    those of the command, ``interleave``, the share of lanes that are ``live``, and whether the
+    layer ``adds`` a residual.
     """
 
     def __init__(self, config, rng, *, tiles=3, density=0.5, counts=None, **fields):
@@ -53,7 +56,14 @@ class Layer:
             "signed": between(rng, 0, 1),
             "relu": between(rng, 0, 1),
             "out": pick(rng, list(OutputType)),
-            **{name: value for name, value in fields.items() if name not in ("interleave", "live")},
+            **{name: value for name, value in fields.items() if name not in OTHER_FIELDS},
+        }
+        adds = fields.get("adds", self.command["out"] != INT32 and chance(rng, 0.5))
+        self.command["residual"] = {
+            "enabled": int(adds),
+            "signed": between(rng, 0, 1),
+            "mult": between(rng, 1 << 15, (1 << 16) - 1),
+            "shift": between(rng, 14, 18),
         }
         self.filter_count = between(rng, (chunks - 1) * config.cols + 1, chunks * config.cols)
         self.command["acc_shift"] = min(self.command["acc_shift"], 32 - config.acc_bits)
@@ -68,6 +78,7 @@ class Layer:
             live = [[chance(rng, share) for _ in range(config.rows)] for _ in range(interleave)]
             self.tiles.append(live)
         self.words = {name: [] for name in (*STREAMS, "positions", "results")}
+        self.residual = []  # of the result word at work
         self.saturations = self.slots = 0
         self.filters = [self.filter(m) for m in range(chunks * config.cols)]
         self.words["params"] = self.filters
@@ -160,15 +171,26 @@ class Layer:
                 leaving += sat(value, 32).to_bytes(4, "little", signed=True)
                 continue
             z = rhu(value * filter_["mult"], filter_["shift"])
+            if command["residual"]["enabled"]:
+                z = sat(z, 16) + self.added(command["residual"])
             z = max(z, 0) if command["relu"] else z
             low, high = (-128, 127) if command["out"] == INT8 else (0, 255)
             leaving += (min(max(z, low), high) & 0xFF).to_bytes(1, "little")
+        if command["residual"]["enabled"]:
+            self.words["residual"].append([r & 0xFF for r in self.residual])
+            self.residual = []
         self.words["results"] += [list(leaving[n : n + cols]) for n in range(0, len(leaving), cols)]
+
+    def added(self, fields):
+        """Choose the next value of the residual and give what it adds."""
+        low = -128 if fields["signed"] else 0
+        self.residual.append(pick(self.rng, [0, low, low + 255, between(self.rng, low, low + 255)]))
+        return rhu(self.residual[-1] * fields["mult"], fields["shift"])
 
     @property
     def counted(self):
         """What the counters say after the layer, except how its cycles were spent."""
-        moved = {f"{name}_words": len(self.words[name]) for name in (*STREAMS[2:], "results")}
+        moved = {f"{name}_words": len(self.words[name]) for name in COUNTED}
         return {**moved, "issued": self.slots, "saturations": self.saturations}
 
 
@@ -333,10 +355,10 @@ def spent_on(report):
     return max(spent, key=spent.get)
 
 
-def slow_layer(rng):
+def slow_layer(rng, **fields):
     config = CONFIG.replace(rows=1, lookahead=1, max_period=2)
     counts = [1, 1, 2, 1, 1, 1]
-    fields = {"chunks": 4, "interleave": 2, "period": 1, "out": INT8, "live": 1.0}
+    fields |= {"chunks": 4, "interleave": 2, "period": 1, "out": INT8, "live": 1.0}
     # Eight words a tile: more than the queues behind the array hold.
     return Layer(config, rng, tiles=8, counts=counts, **fields)
 
@@ -349,11 +371,12 @@ def test_a_slow_stream_is_blamed():
         "weights": "stalled_weights",
         "tiles": "stalled_tiles",
         "params": "stalled_bank",  # no result can leave, so no bank gets free
+        "residual": "stalled_bank",
     }
     often = {"params": 0.96, "tiles": 0.98}  # there are few of them
     gaps = {name: [often.get(name, 0.85) * (name == slow) for slow in blamed] for name in blamed}
     rng = rng_of(3)
-    run = Run([slow_layer(rng) for _ in blamed], gaps=gaps).play()
+    run = Run([slow_layer(rng, adds=slow == "residual") for slow in blamed], gaps=gaps).play()
     assert [spent_on(report) for report in run.reports] == list(blamed.values())
 
 
