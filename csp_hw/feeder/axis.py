@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The walk along one axis: which taps of each window lie in the map."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -43,34 +43,46 @@ class AxisWalk(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         axis, window = self.axis, self.window
-        before = Signal.like(axis.origin.before)
-        room = Signal.like(axis.origin.room)
-        distance = Signal(3)
-        moved = Signal.like(before)
-        left = Signal.like(room)
-        enters = Signal()
-        leaves = Signal()
+        origin = axis.origin
+        before = Signal.like(origin.before)
+        room = Signal.like(origin.room)
+        first_left = Signal()  # tap first − 1 exists
+        stop_left = Signal()
+
+        # Where it will be after a step, with or without a change of taps; all sums at once, since
+        # it is known late whether there is a step. Where there is no such tap, the distances run
+        # on and wrap around, unheeded.
+        enters, leaves = Signal(), Signal()
+        distance = Signal(signed(5))
+        m.d.sync += distance.eq(axis.stride - axis.dilation)
+        moved, left = Signal.like(before), Signal.like(room)
         m.d.comb += [
-            distance.eq(Mux(self.step, axis.stride, 0)),
-            moved.eq(before + distance),
-            left.eq(room - distance),
-            enters.eq((moved >= 0) & (window.first != 0)),
-            leaves.eq((left < 0) & (window.stop != 0)),
-            self.settled.eq(
-                ((before < 0) | (window.first == 0)) & ((room >= 0) | (window.stop == 0))
-            ),
+            moved.eq(before + axis.stride),
+            left.eq(room - axis.stride),
+            self.settled.eq(~(first_left & ~before[-1]) & ~(stop_left & room[-1])),
         ]
-        # Where there is no such tap, the distances run on and wrap around, unheeded.
-        m.d.sync += [
-            before.eq(moved - Mux(enters, axis.dilation, 0)),
-            room.eq(left + Mux(leaves, axis.dilation, 0)),
-            window.first.eq(window.first - enters),
-            window.stop.eq(window.stop - leaves),
-        ]
+        with m.If(self.step):
+            m.d.comb += [enters.eq(first_left & ~moved[-1]), leaves.eq(stop_left & left[-1])]
+            m.d.sync += [
+                before.eq(Mux(enters, before + distance, moved)),
+                room.eq(Mux(leaves, room - distance, left)),
+            ]
+        with m.Else():
+            m.d.comb += [enters.eq(first_left & ~before[-1]), leaves.eq(stop_left & room[-1])]
+            m.d.sync += [
+                before.eq(Mux(enters, before - axis.dilation, before)),
+                room.eq(Mux(leaves, room + axis.dilation, room)),
+            ]
+        with m.If(enters):
+            m.d.sync += [window.first.eq(window.first - 1), first_left.eq(window.first != 1)]
+        with m.If(leaves):
+            m.d.sync += [window.stop.eq(window.stop - 1), stop_left.eq(window.stop != 1)]
         with m.If(self.back):
             m.d.sync += [
-                before.eq(axis.origin.before),
-                room.eq(axis.origin.room),
-                window.eq(axis.origin.window),
+                before.eq(origin.before),
+                room.eq(origin.room),
+                window.eq(origin.window),
+                first_left.eq(origin.window.first != 0),
+                stop_left.eq(origin.window.stop != 0),
             ]
         return m

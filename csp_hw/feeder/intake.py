@@ -124,6 +124,7 @@ class TileIntake(wiring.Component):
             m.d.sync += [
                 waiting.eq(0b11),
                 walk.gap.eq(measured.gap),
+                walk.apart.eq(measured.gap != 0),
                 walk.interleave.eq(measured.interleave),
                 span.slot.eq(measured.group),
                 span.interleave.eq(measured.interleave),

@@ -143,9 +143,23 @@ def tap_layout(config: CspConfig) -> data.StructLayout:
 
 
 def walk_layout(config: CspConfig) -> data.StructLayout:
-    """Give a tile for the walker: dead groups before it, and I."""
+    """Give a tile for the walker.
+
+    Fields
+    ------
+    gap
+        Groups between it and the tile before.
+    apart
+        There are some.
+    interleave
+        I
+    """
     return data.StructLayout(
-        {"gap": unsigned(GROUP_BITS), "interleave": range(config.max_interleave + 1)}
+        {
+            "gap": unsigned(GROUP_BITS),
+            "apart": unsigned(1),
+            "interleave": range(config.max_interleave + 1),
+        }
     )
 
 

@@ -89,7 +89,9 @@ class LineBuffer(wiring.Component):
             below.eq(Cat(bank < rotation for bank in range(rows))),
         ]
 
-        # A block RAM answers late, so its words go straight to registers.
+        # Read without a clock and then registered: Yosys makes block RAM of both together, and
+        # believes `no_rw_check` only in this form. A block RAM answers late, so its words go
+        # straight to registers.
         attrs = {"no_rw_check": 1}
         if config.line_words >= BLOCK_RAM_WORDS:
             attrs["ram_style"] = "block"
@@ -102,15 +104,16 @@ class LineBuffer(wiring.Component):
                 attrs=attrs,
             )
             m.submodules[f"bank_{bank}"] = store
-            write, read = store.write_port(), store.read_port()
-            word = Signal(data.ArrayLayout(unsigned(8), config.cols), name=f"word_{bank}")
+            write, read = store.write_port(), store.read_port(domain="comb")
+            fetched = Signal(store.shape, name=f"fetched_{bank}", reset_less=True)
+            word = Signal(store.shape, name=f"word_{bank}", reset_less=True)
             m.d.comb += [
                 write.addr.eq(self.store.address),
                 write.data.eq(self.store.word),
                 write.en.eq(self.store.banks[bank]),
                 read.addr.eq(Mux(below[bank], beyond, here)),
             ]
-            m.d.sync += word.eq(read.data)
+            m.d.sync += [fetched.eq(read.data), word.eq(fetched)]
             words.append([word[byte] for byte in range(config.cols)])
 
         # The byte of each bank's word.
@@ -135,17 +138,14 @@ class LineBuffer(wiring.Component):
         word = Cat(word[0] for word in words)
         turn = delayed(m, rotation, stage, "turn")
         for low, high in _chunks(row_bits(config), ROTATE_BITS):
-            turned = Signal(8 * rows, name=f"turned_{low}")
-            m.d.comb += turned.eq(word)
-            with m.Switch(turn[low:high]):
-                for n in range(1, 1 << (high - low)):
-                    with m.Case(n):
-                        m.d.comb += turned.eq(word.rotate_right(8 * (n << low)))
+            for bit in range(low, high):
+                word = Mux(turn[bit], word.rotate_right(8 << bit), word)
             if high == row_bits(config):
-                keep = Cat(bit.replicate(8) for bit in self.mask)
-                m.d.sync += self.word.eq(turned & keep)
-            else:
-                word = delayed(m, turned, 1, f"word_{low}")
-                turn = delayed(m, turn, 1, f"turn_{low}")
-        m.d.comb += self.valid.eq(delayed(m, request.valid, latency(config), "valid"))
+                word &= Cat(bit.replicate(8) for bit in self.mask)
+            word = delayed(m, word, 1, f"turned_{low}")
+            turn = delayed(m, turn, 1, f"turn_{low}")
+        m.d.comb += [
+            self.word.eq(word),
+            self.valid.eq(delayed(m, request.valid, latency(config), "valid")),
+        ]
         return m

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
 from csp_hw.feeder.axis import AxisWalk
+from csp_hw.feeder.counter import CycleCounter
 from csp_hw.feeder.layouts import constants_layout, lane_slots, walk_layout
 from csp_hw.feeder.windows import lane_layout
 from csp_hw.ports import EXTENT_BITS, GROUP_BITS, IMAGE_BITS, feed_layout, tile_layout
@@ -62,91 +63,90 @@ class LaneWalker(wiring.Component):
 
         # Groups still to walk over, then groups still to keep.
         gap = Signal(GROUP_BITS)
+        keeping = Signal(init=1)
         keep = Signal(range(config.max_interleave + 1))
         interleave = Signal.like(keep)
         pixel = Signal(range(max(config.max_interleave, 2)))
         row = Signal(rows, init=1)  # one bit
         slot = Signal(range(slots))
-        kept = Signal(range(slots + 1))
-        collected = Signal()
+        collected = Signal()  # a command waits for the output register
+        room = Signal(init=1)
         step = Signal()
-        keeping = Signal()
         group_done = Signal()
+        group_kept = Signal()
         tile_done = Signal()
+        loads = self.walks.valid & self.walks.ready
         m.d.comb += [
-            keeping.eq(gap == 0),
             step.eq(
                 x_walk.settled
                 & y_walk.settled
-                & Mux(
-                    keeping,
-                    (keep != 0) & (kept != slots) & ~(row[-1] & collected),
-                    1,
-                )
+                & (~keeping | ((keep != 0) & room & ~(row[-1] & collected)))
             ),
             group_done.eq(step & row[-1]),
-            tile_done.eq(group_done & keeping & (keep == 1)),
-            self.walks.ready.eq(tile_done | (keeping & (keep == 0))),
+            group_kept.eq(group_done & keeping),
+            tile_done.eq(group_kept & (keep == 1)),
+            self.walks.ready.eq(keeping & ((keep == 0) | tile_done)),
         ]
-        m.d.sync += kept.eq(kept + (group_done & keeping) - self.release)
         with m.If(step):
             m.d.sync += row.eq(row.rotate_left(1))
-        with m.If(group_done):
-            with m.If(keeping):
-                m.d.sync += [keep.eq(keep - 1), pixel.eq(pixel + 1), slot.eq(slot + 1)]
-            with m.Else():
-                m.d.sync += gap.eq(gap - 1)
-        with m.If(self.walks.valid & self.walks.ready):
+        with m.If(group_kept):
+            m.d.sync += [keep.eq(keep - 1), pixel.eq(pixel + 1), slot.eq(slot + 1)]
+        with m.If(group_done & ~keeping):
+            m.d.sync += [gap.eq(gap - 1), keeping.eq(gap == 1)]
+        with m.If(loads):
             m.d.sync += [
                 gap.eq(self.walks.payload.gap),
+                keeping.eq(~self.walks.payload.apart),
                 keep.eq(self.walks.payload.interleave),
                 interleave.eq(self.walks.payload.interleave),
                 pixel.eq(0),
             ]
 
-        # The lane: counters, and on which side of the output's ends they are.
-        x = Signal(EXTENT_BITS)
-        y = Signal(EXTENT_BITS)
-        image = Signal(IMAGE_BITS)
-        live_x, live_y, live_image = Signal(), Signal(), Signal()
-        last_x, last_y = Signal(), Signal()
-        line_done = step & last_x
-        image_done = line_done & last_y
-        m.d.comb += [last_x.eq(x + 1 == feed.pitch), last_y.eq(y + 1 == feed.lines)]
-        for walk, axis, step_axis, back in (
-            (x_walk, self.constants.x, step, last_x),
-            (y_walk, self.constants.y, line_done, last_y),
+        # Groups kept; whether there is room for one more is a register.
+        kept = Signal(range(slots + 1))
+        with m.If(group_kept & ~self.release):
+            m.d.sync += [kept.eq(kept + 1), room.eq(kept != slots - 1)]
+        with m.Elif(~group_kept & self.release):
+            m.d.sync += [kept.eq(kept - 1), room.eq(1)]
+
+        # The lane is counted, and with it the windows move.
+        m.submodules.column = column = CycleCounter(EXTENT_BITS)
+        m.submodules.line = line = CycleCounter(EXTENT_BITS)
+        m.submodules.image = image = CycleCounter(IMAGE_BITS)
+        line_done = step & column.last
+        image_done = line_done & line.last
+        for counter, size, part, go_on in (
+            (column, feed.pitch, feed.out_width, step),
+            (line, feed.lines, feed.out_height, line_done),
+        ):
+            m.d.comb += [counter.size.eq(size), counter.part.eq(part), counter.step.eq(go_on)]
+        m.d.comb += [image.size.eq(feed.images), image.step.eq(image_done)]
+        for counter in (column, line, image):
+            m.d.comb += counter.begin.eq(self.begin)
+        in_images = Signal()
+        with m.If(image_done & image.last):
+            m.d.sync += in_images.eq(0)
+        with m.If(self.begin):
+            m.d.sync += in_images.eq(1)
+        for walk, axis, go_on, back in (
+            (x_walk, self.constants.x, step, column.last),
+            (y_walk, self.constants.y, line_done, line.last),
         ):
             m.d.comb += [
                 walk.axis.eq(axis),
-                walk.step.eq(step_axis),
-                walk.back.eq((step_axis & back) | self.begin),
+                walk.step.eq(go_on),
+                walk.back.eq((go_on & back) | self.begin),
             ]
-        with m.If(step):
-            m.d.sync += x.eq(x + 1)
-            with m.If(x + 1 == feed.out_width):
-                m.d.sync += live_x.eq(0)
-        with m.If(line_done):
-            m.d.sync += [x.eq(0), live_x.eq(1), y.eq(y + 1)]
-            with m.If(y + 1 == feed.out_height):
-                m.d.sync += live_y.eq(0)
-        with m.If(image_done):
-            m.d.sync += [y.eq(0), live_y.eq(1), image.eq(image + 1)]
-            with m.If(image + 1 == feed.images):
-                m.d.sync += live_image.eq(0)
-        with m.If(self.begin):
-            m.d.sync += [x.eq(0), y.eq(0), image.eq(0), live_x.eq(1), live_y.eq(1)]
-            m.d.sync += live_image.eq(1)
 
         # A dead lane has no tap in the map.
         live = Signal()
-        m.d.comb += live.eq(live_x & live_y & live_image)
+        m.d.comb += live.eq(column.inside & line.inside & in_images)
         m.d.sync += [
             self.lane.rows.eq(Mux(step & keeping, row, 0)),
             self.lane.slot.eq(slot),
             self.lane.y.eq(Mux(live, y_walk.window, 0)),
             self.lane.x.eq(Mux(live, x_walk.window, 0)),
-            self.walked.eq(group_done & keeping),
+            self.walked.eq(group_kept),
         ]
 
         # The command: a group's bits, the groups' bits, then the output register.
@@ -155,7 +155,7 @@ class LaneWalker(wiring.Component):
         tile_live = Cat(group_live[1:], live)
         with m.If(step):
             m.d.sync += group_live.eq(tile_live)
-        with m.If(group_done & keeping):
+        with m.If(group_kept):
             m.d.sync += command.interleave.eq(interleave)
             for n in range(config.max_interleave):
                 with m.If(pixel == n):

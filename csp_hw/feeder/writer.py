@@ -6,6 +6,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
+from csp_hw.feeder.counter import CycleCounter
 from csp_hw.feeder.layouts import (
     address_bits,
     constants_layout,
@@ -67,8 +68,34 @@ class MapWriter(wiring.Component):
         m = Module()
         config, feed, constants = self.config, self.feed, self.constants
 
-        # Of the beat after the next one: its number and word, where it is in the map, and where
-        # its line of the grid, the next line and the next image begin.
+        # Where the beat after the next one lies in the map.
+        advance = Signal()
+        m.submodules.beat = beat = CycleCounter(len(feed.beats))
+        m.submodules.x = x = CycleCounter(EXTENT_BITS)
+        m.submodules.y = y = CycleCounter(EXTENT_BITS)
+        m.submodules.image = image = CycleCounter(IMAGE_BITS)
+        m.submodules.phase_x = phase_x = CycleCounter(len(constants.x.stride))
+        m.submodules.phase_y = phase_y = CycleCounter(len(constants.y.stride))
+        pixel_done = advance & beat.last
+        line_done = pixel_done & x.last
+        image_done = line_done & y.last
+        for counter, size, step, restart in (
+            (beat, feed.beats, advance, 0),
+            (x, feed.width, pixel_done, 0),
+            (y, feed.height, line_done, 0),
+            (image, feed.images, image_done, 0),
+            # The map's end may cut a grid position short.
+            (phase_x, constants.x.stride, pixel_done, line_done),
+            (phase_y, constants.y.stride, line_done, image_done),
+        ):
+            m.d.comb += [
+                counter.size.eq(size),
+                counter.step.eq(step),
+                counter.begin.eq(self.begin | restart),
+            ]
+
+        # Its number and word, and where its line of the grid, the next line and the next image
+        # begin.
         ahead = Signal()
         number = Signal(number_shape(config))
         line = Signal.like(number)
@@ -76,62 +103,35 @@ class MapWriter(wiring.Component):
         next_image = Signal.like(number)
         word = Signal(address_bits(config))
         line_word = Signal.like(word)  # of the first beat in this line of the map
-        beat = Signal(range(config.line_words))
-        x, y = Signal(EXTENT_BITS), Signal(EXTENT_BITS)
-        image = Signal(IMAGE_BITS)
-        phases = []
-        for axis, name in ((constants.x, "x"), (constants.y, "y")):
-            phase = Signal(2, name=f"phase_{name}")
-            last = Signal(name=f"last_phase_{name}")
-            m.d.comb += last.eq(phase + 1 == axis.stride)
-            phases.append((phase, last))
-        (phase_x, last_phase_x), (phase_y, last_phase_y) = phases
-
-        last_x, last_y = Signal(), Signal()
-        advance = Signal()
         line_words = Signal.like(word)
-        m.d.comb += [last_x.eq(x + 1 == feed.width), last_y.eq(y + 1 == feed.height)]
+        next_line_word = Signal.like(word)
+        last_phase = Signal()
+        m.d.comb += [
+            last_phase.eq(phase_y.last | y.last),
+            next_line_word.eq(Mux(last_phase, 0, line_word + line_words)),
+        ]
         m.d.sync += line_words.eq(feed.beats << feed.stride_x)
         with m.If(advance):
-            m.d.sync += [beat.eq(beat + 1), word.eq(word + 1)]
-            with m.If(beat + 1 == feed.beats):
-                m.d.sync += [beat.eq(0), x.eq(x + 1), phase_x.eq(phase_x + 1)]
-                with m.If(last_phase_x):
-                    m.d.sync += [phase_x.eq(0), number.eq(number + 1), word.eq(line_word)]
-                with m.If(last_x):
-                    m.d.sync += [
-                        x.eq(0),
-                        phase_x.eq(0),
-                        y.eq(y + 1),
-                        phase_y.eq(phase_y + 1),
-                        number.eq(line),
-                        word.eq(line_word + line_words),
-                        line_word.eq(line_word + line_words),
-                    ]
-                    with m.If(last_phase_y | last_y):
-                        m.d.sync += [
-                            phase_y.eq(0),
-                            line.eq(next_line),
-                            number.eq(next_line),
-                            next_line.eq(next_line + feed.pitch),
-                            word.eq(0),
-                            line_word.eq(0),
-                        ]
-                    with m.If(last_y):
-                        m.d.sync += [
-                            y.eq(0),
-                            line.eq(next_image),
-                            number.eq(next_image),
-                            next_line.eq(next_image + feed.pitch),
-                            next_image.eq(next_image + constants.image_step),
-                            image.eq(image + 1),
-                            ahead.eq(image + 1 != feed.images),
-                        ]
+            m.d.sync += word.eq(word + 1)
+        with m.If(pixel_done & phase_x.last):
+            m.d.sync += [number.eq(number + 1), word.eq(line_word)]
+        with m.If(line_done):
+            m.d.sync += [
+                number.eq(line),
+                word.eq(next_line_word),
+                line_word.eq(next_line_word),
+            ]
+            with m.If(last_phase):
+                start = Mux(y.last, next_image, next_line)
+                m.d.sync += [line.eq(start), number.eq(start), next_line.eq(start + feed.pitch)]
+        with m.If(image_done):
+            m.d.sync += next_image.eq(next_image + constants.image_step)
+            with m.If(image.last):
+                m.d.sync += ahead.eq(0)
         with m.If(self.begin):
             m.d.sync += [
                 ahead.eq(1),
-                *(signal.eq(0) for signal in (number, line, word, line_word, beat)),
-                *(signal.eq(0) for signal in (x, y, image, phase_x, phase_y)),
+                *(signal.eq(0) for signal in (number, line, word, line_word)),
                 next_line.eq(feed.pitch),
                 next_image.eq(constants.image_step),
             ]
@@ -157,7 +157,7 @@ class MapWriter(wiring.Component):
                 due.eq(1),
                 due_number.eq(number),
                 due_word.eq(word),
-                self.complete.eq(Mux(last_phase_y | last_y, number, line)),
+                self.complete.eq(Mux(last_phase, number, line)),
             ]
         with m.If(self.begin):
             m.d.sync += [running.eq(1), self.complete.eq(0)]
