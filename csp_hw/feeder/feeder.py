@@ -43,6 +43,15 @@ class FeedError(enum.IntEnum):
     RING = 3  # a tile needs more slots than the ring has
 
 
+def latency(config: CspConfig) -> int:
+    """Give the cycles from the last beat that a tile needs to its first word.
+
+    Six, and those of :func:`csp_hw.feeder.lines.latency`: 9 + ceil(log2(cols) / 3) +
+    ceil(log2(rows) / 2).
+    """
+    return 6 + lines.latency(config)
+
+
 class Feeder(wiring.Component):
     """Feed one pass over a map after the other.
 
@@ -61,8 +70,9 @@ class Feeder(wiring.Component):
     blocks and tiles; a beat a cycle while there is room.
 
     Latency: the first word of a tile is on offer :func:`latency` cycles after the transfer of the
-    last beat that the tile needs, if taps and lanes are there; rows · I cycles after its
-    entry they are, once the lanes before it were walked over.
+    last beat that the tile needs, if nothing else keeps it. That may be the tile before, the
+    first tap, or the tile's lanes, which are walked over at one a cycle, at most two tiles of
+    ``max_interleave`` ahead.
 
     Parameters
     ----------

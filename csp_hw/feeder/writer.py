@@ -149,7 +149,9 @@ class MapWriter(wiring.Component):
             self.done.eq(running & ~ahead & ~due),
             advance.eq(ahead & (~due | do_store)),
         ]
-        m.d.sync += room.eq(self.unlimited | (Mux(advance, number, due_number) < self.limit))
+        below = Signal()
+        m.d.comb += below.eq(Mux(advance, number < self.limit, due_number < self.limit))
+        m.d.sync += room.eq(self.unlimited | below)
         with m.If(do_store):
             m.d.sync += due.eq(0)
         with m.If(advance):

@@ -2,11 +2,11 @@
 """Passes for the feeder: what goes in, and what must come out, from a schedule of the layer."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
 from csp_algo.geometry import Geometry
-from csp_hw.config import CspConfig
 from csp_hw.feeder import Feeder
 from sim.schedule import Schedule
 from sim.tiling import Tile
@@ -104,11 +104,6 @@ class Pass:
     def words(self):
         """Give the activation words of all tiles."""
         return [word for tile in self.schedule.activations(self.inputs) for word in tile.tolist()]
-
-    @property
-    def period(self):
-        """T."""
-        return self.schedule.matrix.period
 
 
 def position(r, s, beat, byte):
@@ -231,7 +226,7 @@ def make_pass(rng, config, geometry, *, images=1, density=None, tight=True, ever
 
 @dataclasses.dataclass
 class Run:
-    """What was seen: cycles of each stream's transfers, and of the starts."""
+    """What was seen: the cycles of each stream's transfers, and those of the starts."""
 
     i: Source
     entries: Source
@@ -241,10 +236,14 @@ class Run:
     starts: list
 
 
-def feed(config: CspConfig, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
-    """Feed some passes, one after the other, and compare all that leaves."""
+def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
+    """Feed passes, one after the other, and compare all that leaves.
+
+    ``gaps`` are those of i, entries, positions, tiles and activations. What goes in is on offer
+    from the beginning: no pass may take the words of the next one.
+    """
     dut = Feeder(config)
-    given = [
+    sources = [
         Source(port, [word for each in passes for word in words(each)], gap=gap, seed=seed + n)
         for n, (port, words, gap) in enumerate(
             (
@@ -254,18 +253,19 @@ def feed(config: CspConfig, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
             )
         )
     ]
-    commands = [command for each in passes for command in each.commands()]
-    words = [word for each in passes for word in each.words()]
-    tiles = Sink(dut.tiles, len(commands), gap=gaps[3], seed=seed + 3)
-    activations = Sink(dut.activations, len(words), gap=gaps[4], seed=seed + 4)
+    commands = [each.commands() for each in passes]
+    words = [each.words() for each in passes]
+    tiles = Sink(dut.tiles, sum(map(len, commands)), gap=gaps[3], seed=seed + 3)
+    activations = Sink(dut.activations, sum(map(len, words)), gap=gaps[4], seed=seed + 4)
     starts = []
 
     async def controller(ctx):
-        cycle = 0
-        for each in passes:
+        cycle = taken = 0
+        for n, each in enumerate(passes):
+            assert not ctx.get(dut.busy)
             ctx.set(dut.feed, each.fields())
             ctx.set(dut.tile_count, len(each.schedule.tiles))
-            ctx.set(dut.period, each.period)
+            ctx.set(dut.period, each.schedule.matrix.period)
             ctx.set(dut.start, 1)
             starts.append(cycle)
             await ctx.tick()
@@ -274,19 +274,23 @@ def feed(config: CspConfig, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
             while ctx.get(dut.busy):
                 await ctx.tick()
                 cycle += 1
-        assert ctx.get(dut.error_code) == 0
+            taken += len(each.words_in())
+            assert len(sources[0].cycles) == taken
+            assert len(tiles.words) == sum(map(len, commands[: n + 1]))
+            assert len(activations.words) == sum(map(len, words[: n + 1]))
+        assert not ctx.get(dut.error)
 
     simulate(
         dut,
         controller,
         tiles.run,
         activations.run,
-        background=[source.run for source in given],
+        background=[source.run for source in sources],
         cycles=cycles,
     )
-    assert tiles.words == commands
-    for n, (seen, expected) in enumerate(zip(activations.words, words, strict=True)):
+    assert tiles.words == list(itertools.chain(*commands))
+    expected_words = itertools.chain(*words)
+    for n, (seen, expected) in enumerate(zip(activations.words, expected_words, strict=True)):
         assert seen == expected, f"word {n}"
-    for source in given:
-        assert len(source.cycles) == len(source.words)
-    return Run(*given, tiles, activations, starts)
+    assert all(len(source.cycles) == len(source.words) for source in sources)
+    return Run(*sources, tiles, activations, starts)
