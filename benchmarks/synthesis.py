@@ -36,6 +36,7 @@ from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.writer import WriteManager
 from csp_hw.config import BufferStyle, CspConfig, preset
 from csp_hw.engine import Engine
+from csp_hw.feeder import Feeder
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
 
@@ -105,6 +106,7 @@ def designs() -> dict[str, Design]:
         "output": Design(create=OutputStage, config=big),
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
+        "feeder": Design(create=Feeder, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
     }
