@@ -36,6 +36,7 @@ from csp_hw.config import BufferStyle, CspConfig, preset
 from csp_hw.engine import Engine
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
+from csp_hw.pool.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,6 +93,7 @@ def designs() -> dict[str, Design]:
         "array_4x4_regbin_depth16": whole_array(config=small.replace(depth=16, **regbin)),
         "array_8x8": whole_array(config=big),
         "output": Design(create=OutputStage, config=big),
+        "pooler": Design(create=Pooler, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
     }
