@@ -39,6 +39,7 @@ from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
+from csp_hw.pool.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -107,6 +108,7 @@ def designs() -> dict[str, Design]:
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
         "feeder": Design(create=Feeder, config=big),
+        "pooler": Design(create=Pooler, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
     }

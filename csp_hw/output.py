@@ -22,8 +22,10 @@ COLUMN_MODULE = "csp_output_column"
 #: Result words that may be inside the stage at once: the depth of the result buffer, which is
 #: one row of LUT RAM on an ECP5 and covers the latency and the returning credit.
 CREDITS = 16
+#: Cycles from a column's operands to its result.
+COLUMN_LATENCY = 10
 #: Cycles from a word's acceptance to its result's first cycle on offer.
-LATENCY = 13
+LATENCY = 1 + COLUMN_LATENCY + 2
 INT32_LATENCY = 6
 #: Words that carry the int32 results of one chunk.
 INT32_WORDS = 4
@@ -87,8 +89,8 @@ class OutputColumn(wiring.Component):
     saturated to int8 or, if ``unsigned``, to uint8. rhu(x, s) = (x + 2^(s-1)) >> s, and x for
     s = 0. It is computed as y = 2x >> s, (y >> 1) + (y & 1): bit 0 of y is the rounding carry.
 
-    Latency: ``value`` 2 cycles and ``result`` 10 cycles after ``acc``, ``filter`` and ``residual``;
-    a new operand every cycle. The other inputs change only while it is empty.
+    Latency: ``value`` 2 cycles and ``result`` COLUMN_LATENCY cycles after ``acc``, ``filter`` and
+    ``residual``; a new operand every cycle. The other inputs change only while it is empty.
 
     Parameters
     ----------
@@ -390,7 +392,7 @@ class OutputStage(wiring.Component):
         # Bit n of `passed`: a word was launched n + 1 cycles ago. Its value is there after 2
         # cycles and its result after 10; the words of int32 are taken from cycles 2 … 5. Then
         # they are done, and the next layer may begin before they have gone all the way.
-        passed = Signal(LATENCY - 3)
+        passed = Signal(COLUMN_LATENCY)
         taken = 1 + INT32_WORDS
         m.d.sync += [
             passed[:taken].eq(Cat(launch, passed)),

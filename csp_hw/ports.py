@@ -37,9 +37,6 @@ DILATION_BITS = 3
 STRIDE_BITS = 2
 #: Kernel sides and strides of a pooling window, 1 … 63.
 WINDOW_BITS = 6
-#: Multipliers of an average pool: one for each number of lines and columns that a window covers,
-#: up to 3 × 3; larger windows always use the last one.
-POOL_COVER = 3
 
 
 class OutputType(enum.IntEnum):
@@ -198,8 +195,20 @@ class PoolKind(enum.IntEnum):
     AVERAGE = 2
 
 
+class PoolPlace(enum.IntEnum):
+    """Where a window lies along an axis; the last that applies."""
+
+    MIDDLE = 1
+    FIRST = 0  # no other one begins before it
+    LAST = 2  # it reaches beyond the map
+
+
 def pool_layout(config: CspConfig) -> data.StructLayout:
     """Give a pooling of maps of ``images`` × ``height`` × ``width`` pixels of ``words`` words.
+
+    Windows begin every stride from the first position of the padding on, as long as they end
+    within the padding behind the map. A kernel above the stride, where windows overlap, is at
+    most 3; if it is ``kernel_h`` of an average, ``kernel_w`` is at most 4.
 
     Fields
     ------
@@ -208,14 +217,17 @@ def pool_layout(config: CspConfig) -> data.StructLayout:
     signed
         Values are int8, else uint8.
     words
-        Words of a pixel; at most ``pool_words`` together with the output's width.
+        Words of a pixel; times the windows of a line they are at most ``pool_words``.
     kernel_h, kernel_w, stride_h, stride_w
         Of the window.
     pad_top, pad_left, pad_bottom, pad_right
-        Positions around the map that count as outside; those after it may be what
+        Positions around the map, each of which costs a cycle a word; those after it include what
         ceil mode adds.
     mults, shift
-        pmult of each number of covered lines and columns (see ``POOL_COVER``), and pshift.
+        pmult of windows by place, ``mults[place_y * 3 + place_x]``, see :class:`PoolPlace`; and
+        pshift. Padding makes the divisors of the windows differ at most at both ends of an axis,
+        unless more than one window reaches beyond the same end (then kernel 3, stride 1, padding
+        2): such a pooling is possible only if their divisors are equal.
     """
     extent, window = unsigned(EXTENT_BITS), unsigned(WINDOW_BITS)
     return data.StructLayout(
@@ -234,7 +246,7 @@ def pool_layout(config: CspConfig) -> data.StructLayout:
             "pad_left": unsigned(PAD_BITS),
             "pad_bottom": unsigned(PAD_BITS),
             "pad_right": unsigned(PAD_BITS),
-            "mults": data.ArrayLayout(unsigned(MULT_BITS), POOL_COVER * POOL_COVER),
+            "mults": data.ArrayLayout(unsigned(MULT_BITS), len(PoolPlace) ** 2),
             "shift": unsigned(SHIFT_BITS),
         }
     )
