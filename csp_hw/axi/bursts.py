@@ -143,39 +143,40 @@ class BurstPlanner(wiring.Component):
         opening = Signal()
 
         # The burst that could be cut, in registers and so a cycle late. Until it is cut, more beats
-        # may get free and runs may join, so it is possible, if shorter than it could be by now.
-        # Limits are powers of two, so that only few bits are compared.
+        # may get free, which does no harm, and a run may join, which may make it longer. Limits are
+        # powers of two, so that only few bits are compared.
         bits = exact_log2(self.burst)
         page_bits = exact_log2(PAGE_BYTES) - shift
-        many = left[bits:].any()
-        few = left[:bits]
+        many = left[bits + 1 :].any() | (left[bits] & left[:bits].any())  # more than a burst
+        few = left[: bits + 1]
         limit = Signal(bits + 1)
         fits = Signal()
         free = Signal(range(self.depth + 1), init=self.free)
         is_planned = Signal()
         planned_beats = Signal(bits + 1, reset_less=True)
-        planned_rest = Signal(reset_less=True)  # the burst is all that is left
-        planned_whole = Signal(reset_less=True)  # a longer run would not make it longer
+        planned_fits = Signal(reset_less=True)
         m.d.comb += [limit.eq(self.burst), fits.eq(~many & (few <= limit))]
         with m.If(first[bits:page_bits].all()):
             m.d.comb += limit.eq(self.burst - first[:bits])
         m.d.sync += [
-            is_planned.eq(is_left & ~cut & Mux(fits, free >= few, free >= limit)),
+            is_planned.eq(
+                is_left & ~cut & ~(fits & joining) & Mux(fits, free >= few, free >= limit)
+            ),
             planned_beats.eq(Mux(fits, few, limit)),
-            planned_rest.eq(fits & ~joining),
-            planned_whole.eq(~fits),
+            planned_fits.eq(fits),
         ]
 
+        closing = cut & planned_fits  # nothing is left
         m.d.comb += [
             joining.eq(is_checked & checked.joins & ~left[-1]),
-            cut.eq(is_planned & ~self.o.valid & (planned_whole | ~joining)),
-            opening.eq(is_checked & ~checked.joins & (~is_left | (cut & planned_rest))),
+            cut.eq(is_planned & (~self.o.valid | self.o.ready) & ~(planned_fits & joining)),
+            opening.eq(is_checked & ~checked.joins & (~is_left | closing)),
             take.eq(joining | opening),
             self.busy.eq(is_ended | is_checked | is_left | self.o.valid),
         ]
         with m.If(take):
             m.d.sync += is_left.eq(1)
-        with m.Elif(cut & planned_rest):
+        with m.Elif(closing):
             m.d.sync += is_left.eq(0)
         # Sums first, choices last: whether to cut is known late.
         m.d.sync += [
