@@ -53,7 +53,7 @@ def compile_network(
     stored = tuple(_stored(step, number, areas) for number, step in enumerate(passes))
     areas.fill(region, b"".join(_packed(step) for step in stored))
     # A long vector is read in equal pieces, perhaps to a few beats beyond its end.
-    excess = max(step.input.end for step in stored) - areas.size
+    excess = max((step.input.end for step in stored), default=0) - areas.size
     if excess > 0:
         areas.reserve("end", excess)
     start, constants = areas.contents()
