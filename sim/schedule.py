@@ -150,8 +150,25 @@ class Schedule:
     tiles: tuple[Tile, ...]
 
     @classmethod
-    def make(cls, layer: Layer, group: int, config: CspConfig, images: int) -> "Schedule":
+    def make(
+        cls,
+        layer: Layer,
+        group: int,
+        config: CspConfig,
+        images: int,
+        *,
+        interleave: int | None = None,
+    ) -> "Schedule":
         """Choose I and the tiles.
+
+        Parameters
+        ----------
+        layer : Layer
+        group : int
+        config : CspConfig
+        images : int
+        interleave : int, optional
+            Largest I, where something around the engine limits it further.
 
         Raises
         ------
@@ -161,6 +178,8 @@ class Schedule:
         with located(f"layer {layer.name}"):
             check_int("group", group, 0, layer.geometry.groups - 1)
             check_int("images", images, 1, IMAGE_LIMIT)
+            if interleave is not None:
+                check_int("interleave", interleave, 1, config.max_interleave)
             matrix = layer.matrices[group]
             _check_fit(layer, matrix, config)
             grid = Grid.of(layer.geometry, images, config.rows)
@@ -171,7 +190,7 @@ class Schedule:
                 beats=-(-matrix.taps // config.lookahead),
                 words=WORDS_PER_CHUNK[layer.dtype],
             )
-            tiles = choose_tiles(grid.live_groups(), costs)
+            tiles = choose_tiles(grid.live_groups(), costs, interleave)
         return cls(layer=layer, group=group, config=config, grid=grid, tiles=tiles)
 
     @property

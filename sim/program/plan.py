@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The passes of each node, before anything has an address."""
+
+import collections
+import contextlib
+import dataclasses
+import math
+
+from csp_algo.errors import CspError, located
+from csp_algo.network import Concat, Flatten, Layer, Network, Node, Pool
+from csp_hw.config import CspConfig
+from sim.program.filters import Part, layer_layout, split_filters
+from sim.program.layout import Layout
+from sim.program.pooling import PoolWindow, pool_fields, pool_windows
+from sim.program.windows import Window, windows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What may be done to make a program faster; each can be turned off.
+
+    Parameters
+    ----------
+    fuse : bool
+        A pooling takes its input from the convolution before it, not from memory.
+    merge : bool
+        Groups that share a chunk are computed in one pass, where that changes no result.
+    """
+
+    fuse: bool = True
+    merge: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Step:
+    """Filters of a layer over the windows of its input, and what the pooler makes of them."""
+
+    part: Part
+    windows: tuple[Window, ...]
+    pool: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LayerPlan:
+    """The passes of a layer, and the node whose map they write."""
+
+    layer: Layer
+    steps: tuple[Step, ...]
+    output: Layer | Pool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PoolPlan:
+    """The passes of a pooling that reads a map from memory."""
+
+    node: Pool
+    windows: tuple[PoolWindow, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """The passes of a network.
+
+    Parameters
+    ----------
+    layouts : dict of str to Layout
+        Of each value.
+    nodes : dict of str to LayerPlan or PoolPlan
+        By name, in order; a pooling that needs no pass of its own has none.
+    hidden : set of str
+        Layers whose output goes to the pooler only.
+    """
+
+    layouts: dict[str, Layout]
+    nodes: dict[str, LayerPlan | PoolPlan]
+    hidden: set[str]
+
+
+def kind_of(node: Node) -> str:
+    """Give what messages call a node."""
+    return "pool" if isinstance(node, Pool) else type(node).__name__.lower()
+
+
+def make_plan(network: Network, config: CspConfig, images: int, choices: Choices) -> Plan:
+    """Divide the work of a network into passes.
+
+    Raises
+    ------
+    CspError
+        A node cannot be computed on this configuration; the message names it and the value.
+    """
+    planner = _Planner(network, config, images, choices)
+    for node in network.nodes:
+        with located(f"{kind_of(node)} {node.name}"):
+            planner.add(node)
+    return planner.plan
+
+
+class _Planner:
+    def __init__(self, network: Network, config: CspConfig, images: int, choices: Choices) -> None:
+        self._network = network
+        self._config = config
+        self._images = images
+        self._choices = choices
+        self._readers = collections.Counter(
+            source for node in network.nodes for source in node.sources
+        )
+        channels = network.input.shape[2]
+        layouts = {network.input.name: Layout.dense(channels, config.cols)}
+        self.plan = Plan(layouts=layouts, nodes={}, hidden=set())
+
+    def add(self, node: Node) -> None:
+        layouts = self.plan.layouts
+        if isinstance(node, Layer):
+            residual = None if node.residual is None else layouts[node.residual.input]
+            layouts[node.name] = layer_layout(node, residual, self._config.cols)
+            self.plan.nodes[node.name] = self._layer(node, merge=self._choices.merge)
+        elif isinstance(node, Pool):
+            layouts[node.name] = layouts[node.input]
+            if not (self._choices.fuse and self._fused(node)):
+                beats = layouts[node.input].chunks
+                shape = self._network.values[node.input].shape
+                parts = pool_windows(node, shape, beats, self._config)
+                self.plan.nodes[node.name] = PoolPlan(node=node, windows=parts)
+        elif isinstance(node, Concat):
+            layouts[node.name] = Layout.joined([layouts[name] for name in node.inputs])
+        elif isinstance(node, Flatten):
+            pixels = math.prod(self._network.values[node.input].shape[:2])
+            layouts[node.name] = layouts[node.input].repeated(pixels)
+
+    def _layer(self, layer: Layer, *, merge: bool) -> LayerPlan:
+        config, layouts = self._config, self.plan.layouts
+        parts = split_filters(
+            layer,
+            layouts[layer.input],
+            layouts[layer.name],
+            config,
+            dtype=self._network.values[layer.input].dtype,
+            merge=merge,
+        )
+        try:
+            steps = [
+                Step(
+                    part=part,
+                    windows=windows(
+                        layer.geometry, len(part.beats), part.matrix.filters, config, self._images
+                    ),
+                    pool={},
+                )
+                for part in parts
+            ]
+        except CspError:
+            # Groups together read more channels than one does.
+            if all(len(part.groups) == 1 for part in parts):
+                raise
+            return self._layer(layer, merge=False)
+        return LayerPlan(layer=layer, steps=tuple(steps), output=layer)
+
+    def _fused(self, node: Pool) -> bool:
+        """Let the layer before a pooling do it on its way out, if it can."""
+        plan = self.plan.nodes.get(node.input)
+        if not isinstance(plan, LayerPlan) or self._readers[node.input] > 1:
+            return False
+        if any(len(step.windows) > 1 or step.windows[0].fold > 1 for step in plan.steps):
+            return False
+        shape = plan.layer.geometry.out_shape
+        with contextlib.suppress(CspError):
+            steps = [
+                dataclasses.replace(
+                    step, pool=pool_fields(node, shape, len(step.part.chunks), self._config)[0]
+                )
+                for step in plan.steps
+            ]
+            self.plan.nodes[node.input] = LayerPlan(
+                layer=plan.layer, steps=tuple(steps), output=node
+            )
+            self.plan.hidden.add(node.input)
+            return True
+        return False
