@@ -144,11 +144,17 @@ class DescriptorCheck(wiring.Component):
         return Cat(d[f"{name}_{part}"] == 0 for part in parts).any()
 
     def _pool(self) -> Value:
-        """Say whether a pooling has an empty extent or more words than a line of the pooler."""
+        """Say whether a pooling is empty, or larger than what the pooler keeps."""
         d = self.descriptor
         parts = ("height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "words")
         empty = Cat(d[f"pool_{part}"] == 0 for part in parts).any()
-        return empty | (d.images == 0) | (d.pool_words > self.config.pool_words)
+        overlaps = [
+            (d[f"pool_kernel_{axis}"] > d[f"pool_stride_{axis}"]) & (d[f"pool_kernel_{axis}"] > 3)
+            for axis in "hw"
+        ]
+        return (
+            empty | Cat(overlaps).any() | (d.images == 0) | (d.pool_words > self.config.pool_words)
+        )
 
 
 def _outside(value: Value, low: int, high: int) -> Value:

@@ -19,10 +19,10 @@ from csp_hw.ports import (
     IMAGE_BITS,
     KERNEL_BITS,
     PAD_BITS,
-    POOL_COVER,
     STRIDE_BITS,
     TILE_BITS,
     WINDOW_BITS,
+    PoolPlace,
 )
 
 #: Bytes of a descriptor; it lies at a multiple of its size.
@@ -33,6 +33,7 @@ BEAT_BITS = 24
 LOOP_BITS = 16
 RING_BITS = 5
 STROBE_BITS = 64
+POOL_MULTS = len(PoolPlace) ** 2
 
 
 class Kind(enum.IntEnum):
@@ -120,8 +121,8 @@ WORDS: list[list[tuple[str, int]]] = [
     ],
     [("pool_words", 16), ("pool_signed", 1)],
     *[
-        [(f"pool_mult_{n}", MULT_BITS) for n in range(first, min(first + 2, POOL_COVER**2))]
-        for first in range(0, POOL_COVER**2, 2)
+        [(f"pool_mult_{n}", MULT_BITS) for n in range(first, min(first + 2, POOL_MULTS))]
+        for first in range(0, POOL_MULTS, 2)
     ],
 ]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From beats of a memory port to narrower words."""
+"""From beats of a memory port to narrower or wider words."""
 
-from amaranth import Module, Shape, Signal, Value
+from amaranth import Cat, Module, Mux, Shape, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,4 +60,44 @@ class WidthConverter(wiring.Component):
                 m.d.sync += [words.eq(next_beat), next_valid.eq(0)]
         with m.Elif(self.o.ready):
             m.d.sync += [words.eq(words >> self._narrow), more.eq(more - 1)]
+        return m
+
+
+class WidthGather(wiring.Component):
+    """Put beats together to words, the first one lowest.
+
+    Throughput: one beat a cycle; a word is on offer in the cycle after its last beat was taken.
+
+    Parameters
+    ----------
+    beat, word
+        Shapes; a word is a whole number of beats wide, at least two.
+
+    Members
+    -------
+    i : In(stream)
+        Beats.
+    o : Out(stream)
+        Words.
+    """
+
+    def __init__(self, beat, word):
+        narrow, wide = Shape.cast(beat).width, Shape.cast(word).width
+        if narrow == 0 or wide % narrow or wide < 2 * narrow:
+            raise ValueError(f"a word of {wide} bits does not consist of beats of {narrow} bits")
+        self.ratio = wide // narrow
+        super().__init__({"i": In(stream.Signature(beat)), "o": Out(stream.Signature(word))})
+
+    def elaborate(self, platform):
+        m = Module()
+        word, beat = Value.cast(self.o.payload), Value.cast(self.i.payload)
+        missing = Signal(range(self.ratio), init=self.ratio - 1)
+        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(self.i.ready):
+            m.d.sync += self.o.valid.eq(self.i.valid & (missing == 0))
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                word.eq(Cat(word[len(beat) :], beat)),
+                missing.eq(Mux(missing == 0, self.ratio - 1, missing - 1)),
+            ]
         return m

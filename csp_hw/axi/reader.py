@@ -59,6 +59,8 @@ class ReadManager(wiring.Component):
         Ask for no more bursts and throw away what still comes; stays high until reset.
     quiet : Out(1)
         No burst is on offer or outstanding: with ``stop``, it is safe to reset.
+    idle : Out(1)
+        Besides, all runs that were taken are read; their beats may still be on offer.
     error : Out(2)
         A :class:`csp_hw.axi.ports.Fault`; stays until reset. Data of a faulty answer are passed on.
     axi : Out(ReadSignature)
@@ -81,6 +83,7 @@ class ReadManager(wiring.Component):
                 "size": In(SIZE_BITS),
                 "stop": In(1),
                 "quiet": Out(1),
+                "idle": Out(1),
                 "error": Out(Fault),
                 "axi": Out(ReadSignature(data_bytes)),
             }
@@ -158,6 +161,12 @@ class ReadManager(wiring.Component):
             routes.i.valid.eq(asked),
             routes.i.payload.eq(burst.client),
             self.quiet.eq(outstanding == 0),
+            self.idle.eq(
+                self.quiet
+                & ~is_chosen
+                & ~is_burst
+                & ~Cat(planner.busy for planner in planners).any()
+            ),
         ]
         with m.If(asked):
             m.d.sync += [

@@ -56,6 +56,8 @@ class WriteManager(wiring.Component):
         No burst is on offer or not acknowledged: with ``stop``, it is safe to reset.
     idle : Out(1)
         Besides, all runs that were taken are written.
+    left : Out(1)
+        A beat is here for which no run was written yet.
     error : Out(2)
         A :class:`csp_hw.axi.ports.Fault`; stays until reset.
     axi : Out(WriteSignature)
@@ -78,6 +80,7 @@ class WriteManager(wiring.Component):
                 "stop": In(1),
                 "quiet": Out(1),
                 "idle": Out(1),
+                "left": Out(1),
                 "error": Out(Fault),
                 "axi": Out(WriteSignature(data_bytes)),
             }
@@ -118,6 +121,7 @@ class WriteManager(wiring.Component):
             b.ready.eq(1),
             self.quiet.eq(outstanding == 0),
             self.idle.eq(self.quiet & ~planner.busy),
+            self.left.eq(queue.o.valid),
         ]
         with m.If(announce):
             m.d.sync += [

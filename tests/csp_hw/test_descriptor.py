@@ -96,6 +96,8 @@ REFUSED = [
     ("pool", {"kind": 1}),
     *[("pool", POOLED | {name: 0}) for name in POOLED if name != "pool"],
     ("pool", POOLED | {"pool_words": CONFIG.pool_words + 1}),
+    ("pool", POOLED | {"pool_kernel_h": 4}),
+    ("pool", POOLED | {"pool_kernel_w": 4, "pool_stride_w": 3}),
     ("int32", {"out": 2, "relu": 1}),
     ("int32", ADDED | {"out": 2}),
     ("int32", POOLED | {"out": 2}),

@@ -7,7 +7,7 @@ import pytest
 from amaranth import unsigned
 from amaranth.lib import data
 
-from csp_hw.width import WidthConverter
+from csp_hw.width import WidthConverter, WidthGather
 from tests.csp_hw.bench import between, pass_through, rng_of
 
 
@@ -57,3 +57,25 @@ def test_ready_waits_for_no_other_ready():
     source, _ = check(4, 3, gaps=(0.0, 0.95), seed=1)
     assert source.cycles[1] == source.cycles[0] + 1
     assert source.cycles[2] > source.cycles[1] + 4
+
+
+@pytest.mark.parametrize(("beat", "word"), [(8, 8), (16, 8), (12, 32), (0, 8)])
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+def test_gathered_widths(beat, word):
+    message = f"^a word of {word} bits does not consist of beats of {beat} bits$"
+    with pytest.raises(ValueError, match=message):
+        WidthGather(beat, word)
+    gc.collect()
+
+
+@pytest.mark.parametrize("ratio", [2, 3])
+@pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])
+def test_gather(ratio, gaps):
+    rng = rng_of(ratio, int(10 * gaps[0]))
+    words = [between(rng, 0, (1 << 32 * ratio) - 1) for _ in range(30)]
+    beats = [word >> 32 * n & 0xFFFFFFFF for word in words for n in range(ratio)]
+    dut = WidthGather(32, 32 * ratio)
+    source, sink = pass_through(dut, dut.i, beats, dut.o, 30, constants={}, gaps=gaps)
+    assert sink.words == words
+    if not any(gaps):
+        assert source.cycles == list(range(source.cycles[0], source.cycles[0] + 30 * ratio))
