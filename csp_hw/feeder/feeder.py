@@ -154,7 +154,7 @@ class Feeder(wiring.Component):
         for block in (kernel, resolver, walker, writer):
             m.d.comb += block.feed.eq(feed)
         for block in (intake, resolver):
-            m.d.comb += block.open.eq(opened)
+            m.d.comb += block.open.eq(kernel.ready)
         for block in (intake, walker, writer):
             m.d.comb += block.constants.eq(constants)
         for block in (walker, gate, writer):

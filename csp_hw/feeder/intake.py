@@ -22,7 +22,7 @@ class TileIntake(wiring.Component):
     tile_count : In
         The layer's entries; no more are taken.
     open : In(1)
-        ``constants`` are there; entries are taken.
+        ``constants`` are there; entries are handed on.
     constants : In
     entries : In(stream)
     walks, spans : Out(stream)
@@ -59,9 +59,7 @@ class TileIntake(wiring.Component):
         entry_valid = Signal()
         entry_taken = Signal()
         taken = self.entries.valid & self.entries.ready
-        m.d.comb += self.entries.ready.eq(
-            self.open & ~bad & (left != 0) & (~entry_valid | entry_taken)
-        )
+        m.d.comb += self.entries.ready.eq(~bad & (left != 0) & (~entry_valid | entry_taken))
         with m.If(taken):
             m.d.sync += [entry.eq(self.entries.payload), left.eq(left - 1)]
         with m.If(taken | entry_taken):
@@ -111,6 +109,7 @@ class TileIntake(wiring.Component):
             self.spans.valid.eq(waiting[1]),
             measured_taken.eq(
                 measured_valid
+                & self.open
                 & ~bad
                 & (~waiting[0] | self.walks.ready)
                 & (~waiting[1] | self.spans.ready)

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 
 import numpy as np
+from amaranth import ResetInserter, Signal
 
 from csp_algo.geometry import Geometry
 from csp_hw.feeder import Feeder
@@ -236,13 +237,25 @@ class Run:
     starts: list
 
 
-def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
+async def start(ctx, dut, each):
+    """Start a pass; it is busy then."""
+    assert not ctx.get(dut.busy)
+    ctx.set(dut.feed, each.fields())
+    ctx.set(dut.tile_count, len(each.schedule.tiles))
+    ctx.set(dut.period, each.schedule.matrix.period)
+    ctx.set(dut.start, 1)
+    await ctx.tick()
+    ctx.set(dut.start, 0)
+
+
+def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000, prelude=None):
     """Feed passes, one after the other, and compare all that leaves.
 
     ``gaps`` are those of i, entries, positions, tiles and activations. What goes in is on offer
-    from the beginning: no pass may take the words of the next one.
+    from the beginning: no pass may take the words of the next one. Before that ``prelude`` runs,
+    and then the feeder is reset.
     """
-    dut = Feeder(config)
+    dut, reset = Feeder(config), Signal()
     sources = [
         Source(port, [word for each in passes for word in words(each)], gap=gap, seed=seed + n)
         for n, (port, words, gap) in enumerate(
@@ -259,18 +272,21 @@ def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
     activations = Sink(dut.activations, sum(map(len, words)), gap=gaps[4], seed=seed + 4)
     starts = []
 
+    ready = prelude is None
+
     async def controller(ctx):
+        nonlocal ready
         cycle = taken = 0
-        for n, each in enumerate(passes):
-            assert not ctx.get(dut.busy)
-            ctx.set(dut.feed, each.fields())
-            ctx.set(dut.tile_count, len(each.schedule.tiles))
-            ctx.set(dut.period, each.schedule.matrix.period)
-            ctx.set(dut.start, 1)
-            starts.append(cycle)
+        if prelude is not None:
+            await prelude(ctx, dut)
+            ctx.set(reset, 1)
             await ctx.tick()
+            ctx.set(reset, 0)
+            ready = True
+        for n, each in enumerate(passes):
+            starts.append(cycle)
+            await start(ctx, dut, each)
             cycle += 1
-            ctx.set(dut.start, 0)
             while ctx.get(dut.busy):
                 await ctx.tick()
                 cycle += 1
@@ -280,12 +296,20 @@ def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000):
             assert len(activations.words) == sum(map(len, words[: n + 1]))
         assert not ctx.get(dut.error)
 
+    def after_prelude(testbench):
+        async def run(ctx):
+            while not ready:
+                await ctx.tick()
+            await testbench.run(ctx)
+
+        return run
+
     simulate(
-        dut,
+        ResetInserter(reset)(dut),
         controller,
-        tiles.run,
-        activations.run,
-        background=[source.run for source in sources],
+        after_prelude(tiles),
+        after_prelude(activations),
+        background=[after_prelude(source) for source in sources],
         cycles=cycles,
     )
     assert tiles.words == list(itertools.chain(*commands))

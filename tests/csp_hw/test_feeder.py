@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The feeder against the schedule of the same layer: commands and words of every tile."""
 
+import gc
 import itertools
 
 import pytest
@@ -28,14 +29,14 @@ def check(rng, config, geometries, **options):
     return passes
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(8))
 def test_random(seed):
     rng = rng_of(seed, 100)
     check(
         rng,
         CONFIG,
-        [random_geometry(rng) for _ in range(2)],
-        images=pick(rng, [1, 1, 2, 5]),
+        [random_geometry(rng, side=8) for _ in range(2)],
+        images=pick(rng, [1, 1, 2, 4]),
         tight=chance(rng, 0.6),
         every=chance(rng, 0.3),
     )
@@ -52,7 +53,7 @@ def test_strides(stride):
 @pytest.mark.parametrize("kernel", [(11, 11), (11, 1), (1, 11), (1, 1)])
 def test_kernels(kernel):
     rng = rng_of(102, *kernel)
-    geometry = random_geometry(rng, stride=(1, 1), kernel=kernel, side=14, channels=2)
+    geometry = random_geometry(rng, stride=(1, 1), kernel=kernel, side=12, channels=2)
     check(rng, CONFIG.replace(line_bytes=16_384), [geometry], density=0.3)
 
 
@@ -95,10 +96,8 @@ def test_lines_shorter_than_the_output():
 def test_wide_map():
     rng = rng_of(108)
     config = CONFIG.replace(line_bytes=16_384)
-    geometry = Geometry(
-        in_shape=(3, 1000, 1), filters=1, kernel=(3, 3), dilation=(1, 2), padding=(1, 2, 1, 2)
-    )
-    check(rng, config, [geometry], density=0.3)
+    geometry = Geometry(in_shape=(2, 500, 1), filters=1, kernel=(3, 1), padding=(1, 0, 1, 0))
+    check(rng, config, [geometry], density=0.5)
 
 
 @pytest.mark.parametrize("case", ["empty", "one_survivor", "gaps"])
@@ -126,6 +125,8 @@ def test_other_sizes(changes):
     check(rng, config, geometries, period=min(3, config.max_period), density=0.5)
 
 
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 def test_needs_a_core():
     with pytest.raises(ConfigError, match="rows of a core must be a power of two, not 3"):
         Feeder(CONFIG.replace(rows=3))
+    gc.collect()  # what was refused is never elaborated, and says so when it goes
