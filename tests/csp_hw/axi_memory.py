@@ -215,11 +215,11 @@ class WriteMemory:
         """Choose which addresses and beats to take."""
         aw = not chance(self.rng, self.aw_gap)
         w = not chance(self.rng, self.w_gap)
-        behind = self.written < len(self.bursts)  # the current beats' address was taken
+        ahead = self.written - len(self.bursts)  # of the addresses are the data, in bursts
         if self.order == "aw":
-            w &= behind
+            w &= ahead < 0
         if self.order == "w":
-            aw &= not behind and self.w_valid
+            aw &= ahead > 0 or (ahead == 0 and (self.w_valid or bool(self.data)))
         return aw, w
 
     async def run(self, ctx):
