@@ -197,9 +197,7 @@ def _exchange(
 class _Simulator:
     """The process and its two pipes."""
 
-    def __init__(
-        self, build: Build, side: Side[Any, Any], folder: Path, wave: Path | None
-    ) -> None:
+    def __init__(self, build: Build, side: Side[Any, Any], folder: Path, wave: Path | None) -> None:
         self.build = build
         self.wave = None if wave is None else wave.absolute()
         self.log = folder / "simulator.log"
