@@ -8,8 +8,10 @@
 ``build``       from a configuration to an executable, once for each content
 ``jobs``        one layer command with its streams, as arrays in files
 ``bench``       the side that runs inside the simulator (cocotb)
+``inside``      what that side shares with the core's bench
 ``process``     one simulator process that is fed many jobs
 ``runner``      layers and images in, compared integers, cycles and counters out
 ``mismatch``    where a result first went wrong
+``core``        the same for the whole core: memory and registers instead of streams
 ==============  ===================================================================================
 """

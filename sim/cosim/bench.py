@@ -3,30 +3,32 @@
 
 One coroutine drives all streams. It wakes once in a window of cycles, reads one status word,
 empties the results, fills the buffers that the engine has used up (see :mod:`sim.cosim.wrapper`)
-and sleeps again. Paths of jobs come through one pipe, one a line; outcomes are written beside them
-and announced through another pipe, as lines of JSON.
+and sleeps again. Outcomes are written beside their jobs.
 """
 
-import json
-import math
 import os
-import time
 from pathlib import Path
-from typing import Any, TextIO
 
 import cocotb
 import numpy as np
 import numpy.typing as npt
-from cocotb.clock import Clock
-from cocotb.handle import HierarchyObject, Immediate, LogicArrayObject, LogicObject, PackedObject
+from cocotb.handle import HierarchyObject, Immediate
 from cocotb.triggers import Timer
 
+from sim.cosim.inside import (
+    PERIOD,
+    RESET_CYCLES,
+    BenchError,
+    Pipes,
+    bit,
+    start_clock,
+    vector,
+    whole,
+)
 from sim.cosim.jobs import Job, Outcome, read_job, write_outcome
 from sim.cosim.protocol import (
     COUNTER_BITS,
     COUNTERS,
-    MESSAGES,
-    ORDERS,
     PATIENCE,
     POSITION_BITS,
     SINK,
@@ -36,34 +38,7 @@ from sim.cosim.protocol import (
     status_fields,
 )
 
-#: Length of a clock cycle in steps of the simulator.
-PERIOD = 2
-#: Cycles of reset.
-RESET_CYCLES = 8
-#: Seconds between two messages of progress.
-REPORT_EVERY = 0.2
 POSITIONS = 1 << POSITION_BITS
-
-
-Vector = LogicArrayObject | PackedObject[Any]
-
-
-class BenchError(Exception):
-    """The engine did what it must not do; one line."""
-
-
-def vector(dut: HierarchyObject, name: str) -> Vector:
-    """Give a variable of several bits."""
-    handle = dut[name]
-    assert isinstance(handle, (LogicArrayObject, PackedObject)), name
-    return handle
-
-
-def bit(dut: HierarchyObject, name: str) -> LogicObject:
-    """Give a variable of one bit."""
-    handle = dut[name]
-    assert isinstance(handle, LogicObject), name
-    return handle
 
 
 class Source:
@@ -124,15 +99,8 @@ class Bench:
         self.window = Timer(PERIOD * WINDOW, "ns")
         self.status = 0
         self.taken = 0  # results of all jobs
-        self.reported = -math.inf  # when progress was last told; the first time at once
         self.results: list[bytes] = []
-        self.orders: TextIO = os.fdopen(int(os.environ[ORDERS]), "r", encoding="utf-8")
-        self.messages: TextIO = os.fdopen(int(os.environ[MESSAGES]), "w", encoding="utf-8")
-
-    def tell(self, **message: object) -> None:
-        """Send a message to the other process."""
-        self.messages.write(json.dumps(message) + "\n")
-        self.messages.flush()
+        self.pipes = Pipes()
 
     def field(self, name: str) -> int:
         """Give a field of the status word that was read last."""
@@ -142,14 +110,11 @@ class Bench:
     async def serve(self) -> None:
         """Run jobs until there are no more."""
         await self.reset()
-        for line in self.orders:
-            path = Path(line.rstrip("\n"))
-            try:
-                write_outcome(path.with_suffix(".out.npz"), await self.run(read_job(path)))
-            except BenchError as error:
-                self.tell(error=str(error))
-                return
-            self.tell(done=path.name)
+        await self.pipes.serve(self.handle)
+
+    async def handle(self, path: Path) -> None:
+        """Run the job of a file."""
+        write_outcome(path.with_suffix(".out"), await self.run(read_job(path)))
 
     async def reset(self) -> None:
         """Start the clock and reset the engine; ends half a cycle before a rising edge."""
@@ -161,11 +126,7 @@ class Bench:
             for bank in source.banks:
                 bank.value = Immediate(0)
         self.rst.value = Immediate(1)
-        # Set at once rather than in the next delta: half as many evaluations of the design.
-        clock = Clock(self.clk, PERIOD, "ns", impl="gpi", set_action=Immediate)
-        clock.start(start_high=True)
-        # Wakes coincide with falling edges, at which nothing in the design happens.
-        await Timer(PERIOD // 2, "ns")
+        await start_clock(self.clk)
         await Timer(RESET_CYCLES * PERIOD, "ns")
         self.rst.value = Immediate(0)
 
@@ -197,9 +158,7 @@ class Bench:
                 break
             if self.field("quiet") >= self.patience:
                 raise BenchError(self.hang(expected))
-            if time.monotonic() - self.reported > REPORT_EVERY:
-                self.reported = time.monotonic()
-                self.report(job)
+            self.pipes.report(lambda: self.progress(job))
         return self.outcome()
 
     def read(self) -> None:
@@ -209,19 +168,8 @@ class Bench:
             raise BenchError("results: a word changed or was withdrawn before it was taken")
 
     def whole(self, name: str, low: int, high: int) -> int:
-        """Give bits low … high − 1 of an output.
-
-        Raises
-        ------
-        BenchError
-            Some are unknown, which Icarus shows.
-        """
-        text = str(self.outputs[name].value)
-        text = text[len(text) - high : len(text) - low]
-        try:
-            return int(text, 2)
-        except ValueError:
-            raise BenchError(f"unknown bits (x or z) in {name}") from None
+        """Give bits low … high − 1 of an output."""
+        return whole(name, self.outputs[name], low, high)
 
     def collect(self, expected: int) -> None:
         """Take the results that have come."""
@@ -258,11 +206,11 @@ class Bench:
             cycles=self.field("finished") - self.field("started"),
         )
 
-    def report(self, job: Job) -> None:
-        """Tell how far a job is."""
+    def progress(self, job: Job) -> dict[str, object]:
+        """Give how far a job is."""
         left = sum(source.end - source.taken for source in self.sources)
         total = sum(map(len, job.beats.values()))
-        self.tell(share=1 - left / max(1, total), cycle=self.field("cycle"))
+        return {"share": 1 - left / max(1, total), "cycle": self.field("cycle")}
 
     def hang(self, expected: int) -> str:
         """Describe the state of all streams."""

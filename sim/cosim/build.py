@@ -98,48 +98,89 @@ def build(
     CspError
         A tool is missing or fails, or the cache cannot be written.
     """
-    tell = report or _silent
+    tell = report or silent
+
+    def sources() -> dict[str, str]:
+        engine = verilog
+        if engine is None:
+            engine = generated(config, ENGINE, lambda: engine_verilog(config), tell)
+        return {BENCH: wrapper.bench_verilog(config), ENGINE: engine}
+
+    folder = assemble(
+        slug(config), wrapper.BENCH, sources, simulator=simulator, trace=trace, tell=tell
+    )
+    return Build(config=config, simulator=simulator, folder=folder, trace=trace)
+
+
+def assemble(
+    name: str,
+    top: str,
+    sources: Callable[[], Mapping[str, str]],
+    *,
+    simulator: str,
+    trace: bool,
+    tell: Report,
+) -> Path:
+    """Give the folder of a simulator of some Verilog, from the cache if it was built before.
+
+    Parameters
+    ----------
+    name : str
+        Begins the folder's name.
+    top : str
+        Module without ports that drives everything.
+    sources : callable
+        Gives the text of each file; called when it is known that no tool is missing.
+    simulator, trace
+        As for :func:`build`.
+    tell : callable
+        Told what is being done.
+
+    Raises
+    ------
+    CspError
+        A tool is missing or fails, or the cache cannot be written.
+    """
     if simulator not in SIMULATORS:
         raise CspError(f"unknown simulator {simulator!r}; there are: {', '.join(SIMULATORS)}")
     # First of all, so that what is missing is said before anything is made.
     tools: _Verilated | _Interpreted
     tools = _Verilated(trace) if simulator == VERILATOR else _Interpreted()
-    engine = verilog if verilog is not None else _generated(config, tell)
-    bench = wrapper.bench_verilog(config)
-    name = f"{_slug(config)}-{tools.kind}-{cache.digest([tools.key, engine, bench])}"
+    texts = sources()
+    parts = [part for file, text in texts.items() for part in (file, text)]
 
     def make(folder: Path) -> None:
-        (folder / ENGINE).write_text(engine, encoding="utf-8")
-        (folder / BENCH).write_text(bench, encoding="utf-8")
-        tools.make(folder, tell)
+        for file, text in texts.items():
+            (folder / file).write_text(text, encoding="utf-8")
+        tools.make(folder, top, list(texts), tell)
 
-    folder = cache.obtain(name, make)
-    return Build(config=config, simulator=simulator, folder=folder, trace=trace)
-
-
-def _silent(_what: str, _share: float) -> None:
-    pass
+    return cache.obtain(f"{name}-{tools.kind}-{cache.digest([tools.key, top, *parts])}", make)
 
 
-def _slug(config: CspConfig) -> str:
+def silent(_what: str, _share: float) -> None:
+    """Tell nobody."""
+
+
+def slug(config: CspConfig) -> str:
+    """Give what tells configurations apart at a glance."""
     return f"{config.rows}x{config.cols}-{config.style.value}"
 
 
-def _generated(config: CspConfig, tell: Report) -> str:
+def generated(config: CspConfig, file: str, text: Callable[[], str], tell: Report) -> str:
     """Give the Verilog of a configuration; Amaranth runs only if its input has changed."""
     import amaranth
 
     folder = Path(csp_hw.__file__).parent
     sources = sorted(folder.rglob("*.py"))
-    parts = [config.to_json(), amaranth.__version__]
+    parts = [file, config.to_json(), amaranth.__version__]
     for path in sources:
         parts += [str(path.relative_to(folder)), path.read_text()]
 
     def make(target: Path) -> None:
         tell("generating Verilog", 0.0)
-        (target / ENGINE).write_text(engine_verilog(config), encoding="utf-8")
+        (target / file).write_text(text(), encoding="utf-8")
 
-    return (cache.obtain(f"verilog-{cache.digest(parts)}", make) / ENGINE).read_text()
+    return (cache.obtain(f"verilog-{cache.digest(parts)}", make) / file).read_text()
 
 
 class _Interpreted:
@@ -151,10 +192,10 @@ class _Interpreted:
         self.tool = toolchain.find_icarus()
         self.key = self.tool.version
 
-    def make(self, folder: Path, tell: Report) -> None:
+    def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
         tell("compiling for Icarus Verilog", 0.5)
-        command = [str(self.tool.iverilog), "-g2012", "-s", wrapper.BENCH, "-o", IMAGE]
-        _run([*command, BENCH, ENGINE], folder, "Icarus Verilog cannot read the Verilog")
+        command = [str(self.tool.iverilog), "-g2012", "-s", top, "-o", IMAGE]
+        _run([*command, *files], folder, "Icarus Verilog cannot read the Verilog")
 
 
 class _Verilated:
@@ -178,11 +219,11 @@ class _Verilated:
         design = [self.arguments, OPTIMISE_FAST, OPTIMISE_SLOW, cocotb.__version__]
         self.key = json.dumps([self.library_key, design, str(self.libraries)])
 
-    def make(self, folder: Path, tell: Report) -> None:
+    def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
         objects = folder / "objects"
         tell("translating with Verilator", 0.05)
-        command = [str(self.verilator.binary), *self.arguments, "--top-module", wrapper.BENCH]
-        command += ["--Mdir", str(objects), BENCH, ENGINE]
+        command = [str(self.verilator.binary), *self.arguments, "--top-module", top]
+        command += ["--Mdir", str(objects), *files]
         _run(
             command,
             folder,

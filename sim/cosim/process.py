@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import cocotb_tools.config
 import find_libpython
@@ -37,14 +37,42 @@ SILENCE = 300.0
 #: Seconds that a simulator may take to complete its waveform when its run is given up.
 WAVE_SECONDS = 60.0
 
+JobT = TypeVar("JobT")
+OutcomeT = TypeVar("OutcomeT")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is: the job's number, the share of its beats that moved, cycles of all jobs."""
+    """How far a run is: the job's number, the share of it that is done, cycles of all jobs."""
 
     job: int
     share: float
     cycle: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Side(Generic[JobT, OutcomeT]):
+    """What a kind of bench has of its own.
+
+    Parameters
+    ----------
+    module : str
+        The Python that runs inside the simulator.
+    top : str
+        The module of the Verilog that it drives.
+    environment : mapping of str to str
+        What it is told at its start.
+    write : callable
+        Writes a job to a path; other files of a job begin with that path's stem.
+    read : callable
+        Reads the outcome from the job's path with the suffix ``.out``; is given the job, too.
+    """
+
+    module: str
+    top: str
+    environment: Mapping[str, str]
+    write: Callable[[Path, JobT], None]
+    read: Callable[[Path, JobT], OutcomeT]
 
 
 def default_patience(config: CspConfig) -> int:
@@ -85,12 +113,35 @@ def run_jobs(
         The engine hangs or breaks a rule, the simulator fails or falls silent, or a file cannot
         be written.
     """
+    side = Side(
+        module="sim.cosim.bench",
+        top=BENCH,
+        environment={
+            protocol.PATIENCE: str(patience or default_patience(build.config)),
+            protocol.COUNTERS: ",".join(COUNTERS),
+            protocol.COUNTER_BITS: str(COUNTER_BITS),
+        },
+        write=write_job,
+        read=lambda path, _: read_outcome(path),
+    )
+    return exchange(build, side, jobs, wave=wave, progress=progress)
+
+
+def exchange(
+    build: Build,
+    side: Side[JobT, OutcomeT],
+    jobs: Iterable[JobT],
+    *,
+    wave: Path | None,
+    progress: Callable[[Progress], None] | None,
+) -> Generator[OutcomeT, None, None]:
+    """Run jobs of any kind; see :func:`run_jobs`."""
     if wave is not None:
         _check_wave(wave, build)
     folder = Path(tempfile.mkdtemp(prefix="csp-cosim-"))
     try:
-        with _Simulator(build, folder, wave, patience) as simulator:
-            yield from _exchange(simulator, jobs, folder, progress)
+        with _Simulator(build, side, folder, wave) as simulator:
+            yield from _exchange(simulator, side, jobs, folder, progress)
     except OSError as error:
         raise CspError(f"co-simulation: {error}") from error
     finally:
@@ -99,24 +150,26 @@ def run_jobs(
 
 def _exchange(
     simulator: "_Simulator",
-    jobs: Iterable[Job],
+    side: Side[JobT, OutcomeT],
+    jobs: Iterable[JobT],
     folder: Path,
     progress: Callable[[Progress], None] | None,
-) -> Iterator[Outcome]:
-    waiting: collections.deque[Path] = collections.deque()
+) -> Iterator[OutcomeT]:
+    waiting: collections.deque[tuple[Path, JobT]] = collections.deque()
     source = enumerate(jobs)
     exhausted = False
     finished = 0
     while True:
         while not exhausted and len(waiting) < AHEAD:
-            number, job = next(source, (0, None))
-            if job is None:
+            following = next(source, None)
+            if following is None:
                 exhausted = True
                 simulator.no_more()
                 break
-            path = folder / f"{number:06}.npz"
-            write_job(path, job)
-            waiting.append(path)
+            number, job = following
+            path = folder / f"{number:06}.job"
+            side.write(path, job)
+            waiting.append((path, job))
             simulator.order(path)
             if simulator.has_message():
                 break
@@ -130,12 +183,12 @@ def _exchange(
                 share, cycle = float(message["share"]), int(message["cycle"])
                 progress(Progress(job=finished, share=share, cycle=cycle))
             continue
-        path = waiting.popleft()
+        path, job = waiting.popleft()
         if message.get("done") != path.name:
             raise CspError(f"co-simulation: {path.name} was due, not {message}")
-        outcome = read_outcome(path.with_suffix(".out.npz"))
-        path.unlink()
-        path.with_suffix(".out.npz").unlink()
+        outcome = side.read(path.with_suffix(".out"), job)
+        for left in folder.glob(f"{path.stem}*"):
+            left.unlink()
         finished += 1
         yield outcome
     simulator.finish()
@@ -144,7 +197,7 @@ def _exchange(
 class _Simulator:
     """The process and its two pipes."""
 
-    def __init__(self, build: Build, folder: Path, wave: Path | None, patience: int | None) -> None:
+    def __init__(self, build: Build, side: Side[Any, Any], folder: Path, wave: Path | None) -> None:
         self.build = build
         self.wave = None if wave is None else wave.absolute()
         self.log = folder / "simulator.log"
@@ -154,8 +207,9 @@ class _Simulator:
         self.messages, messages_out = os.pipe()
         environment = {
             **os.environ,
-            "COCOTB_TEST_MODULES": "sim.cosim.bench",
-            "COCOTB_TOPLEVEL": BENCH,
+            **side.environment,
+            "COCOTB_TEST_MODULES": side.module,
+            "COCOTB_TOPLEVEL": side.top,
             "TOPLEVEL_LANG": "verilog",
             "COCOTB_TRUST_INERTIAL_WRITES": "1",
             "COCOTB_RESULTS_FILE": str(folder / "results.xml"),
@@ -167,9 +221,6 @@ class _Simulator:
             "PYTHONPATH": os.pathsep.join(sys.path),
             protocol.ORDERS: str(orders_in),
             protocol.MESSAGES: str(messages_out),
-            protocol.PATIENCE: str(patience or default_patience(build.config)),
-            protocol.COUNTERS: ",".join(COUNTERS),
-            protocol.COUNTER_BITS: str(COUNTER_BITS),
         }
         try:
             with self.log.open("wb") as log:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Verilog around the engine and the Python inside the simulator have agreed upon."""
 
+from collections.abc import Mapping
+
 #: Cycles between two visits of Python, and beats of a buffer; a power of two.
 WINDOW = 32
 #: Bits of the numbers of beats that the two sides exchange.
@@ -40,6 +42,11 @@ def status_fields() -> dict[str, tuple[int, int]]:
     widths = dict.fromkeys(("cycle", "started", "finished", "quiet"), CYCLE_BITS)
     widths |= {"valid": len(STREAMS), "ready": len(STREAMS), "broken": 1, "idle": 1}
     widths |= dict.fromkeys(STREAMS, POSITION_BITS)
+    return placed(widths)
+
+
+def placed(widths: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Give (offset, width) of fields that follow each other, low bits first."""
     fields = {}
     offset = 0
     for name, width in widths.items():
