@@ -72,7 +72,7 @@ def test_gathered_widths(beat, word):
 @pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])
 def test_gather(ratio, gaps):
     rng = rng_of(ratio, int(10 * gaps[0]))
-    words = [between(rng, 0, (1 << 32 * ratio) - 1) for _ in range(30)]
+    words = [int.from_bytes(rng.bytes(4 * ratio), "little") for _ in range(30)]
     beats = [word >> 32 * n & 0xFFFFFFFF for word in words for n in range(ratio)]
     dut = WidthGather(32, 32 * ratio)
     source, sink = pass_through(dut, dut.i, beats, dut.o, 30, constants={}, gaps=gaps)
