@@ -65,7 +65,6 @@ class Core:
     # --- Ports --------------------------------------------------------------------------------
 
     def _bytes(self, offset, size):
-        assert 0 <= offset
         assert offset + size <= len(self.memory)
         return self.memory[offset : offset + size]
 
@@ -189,9 +188,7 @@ class Core:
             added = added.view(np.int8) if d["residual_signed"] else added
             residual = rescale(added, d["residual_mult"], d["residual_shift"])
         v = affine(sums.reshape(len(sums), filters), d["acc_shift"], bias)
-        outputs = requantise(
-            v, mult, raw[:, 6], dtype, relu=bool(d["relu"]), residual=residual
-        )
+        outputs = requantise(v, mult, raw[:, 6], dtype, relu=bool(d["relu"]), residual=residual)
         outputs = outputs.astype(dtype.numpy.newbyteorder("<"))
         return np.ascontiguousarray(outputs).view(np.uint8).reshape(-1, cols)
 
@@ -199,9 +196,14 @@ class Core:
 
     def _pool(self, words):
         d, config = self.d, self.config
-        sides = [(d[f"pool_{end}"], *(d[f"pool_{name}_{end[0]}"] for name in ("kernel", "stride")))
-                 for end in ("height", "width")]
-        pads = [(d["pool_pad_top"], d["pool_pad_bottom"]), (d["pool_pad_left"], d["pool_pad_right"])]
+        sides = [
+            (d["pool_height"], d["pool_kernel_h"], d["pool_stride_h"]),
+            (d["pool_width"], d["pool_kernel_w"], d["pool_stride_w"]),
+        ]
+        pads = [
+            (d["pool_pad_top"], d["pool_pad_bottom"]),
+            (d["pool_pad_left"], d["pool_pad_right"]),
+        ]
         axes = [
             _windows(size, kernel, stride, *around)
             for (size, kernel, stride), around in zip(sides, pads, strict=True)
@@ -301,7 +303,7 @@ class LineBuffer:
         lane, y, x = lane[live][:, None], y[live][:, None], x[live][:, None]
         line = (y << d["stride_y"]) + self.oy
         column = (x << d["stride_x"]) + self.ox
-        inside = (0 <= line) & (line < d["height"]) & (0 <= column) & (column < d["width"])
+        inside = (line >= 0) & (line < d["height"]) & (column >= 0) & (column < d["width"])
         position = lane + self.delta
         beat, byte = np.divmod(self.channel, self.config.cols)
         slot = (position // rows) % self.ring

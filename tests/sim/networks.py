@@ -3,8 +3,6 @@
 
 import dataclasses
 
-import numpy as np
-
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
