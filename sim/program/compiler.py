@@ -111,17 +111,19 @@ class _Emitter:
         )
         for step in plan.steps:
             first = step.part.beats.start
-            for window in step.windows:
-                make = functools.partial(convolution, plan, step, window, target, self._config)
+            for number, window in enumerate(step.windows):
+                make = functools.partial(convolution, step, number, target, self._config)
                 beats = range(first, first + window.beats)
                 for made in self._batches(f"layer {layer.name}", make):
-                    yield self._counted(made, layer.name, target.source, window.columns, beats)
+                    part = (window.lines, window.columns, beats)
+                    yield self._counted(made, layer.name, target.source, part)
 
     def _poolings(self, name: str, windows: tuple[PoolWindow, ...], copy: Copy) -> Iterator[Pass]:
         for window in windows:
             make = functools.partial(pooling, name, window, copy, self._config)
             for made in self._batches(f"pool {name}", make):
-                yield self._counted(made, name, copy.source, window.columns, window.beats)
+                part = (range(copy.source.shape[0]), window.columns, window.beats)
+                yield self._counted(made, name, copy.source, part)
 
     def _batches(self, title: str, make: Callable[[range], Pass]) -> list[Pass]:
         """Give one pass for all images, or one for each if two loops do not reach them all."""
@@ -132,14 +134,14 @@ class _Emitter:
                 return [make(range(image, image + 1)) for image in self._images]
 
     def _counted(
-        self, made: Pass, node: str, source: FeatureMap, columns: range, beats: range
+        self, made: Pass, node: str, source: FeatureMap, read: tuple[range, range, range]
     ) -> Pass:
-        """Note which beats the node has read before."""
+        """Note which beats the node has read before; all its passes read the same lines."""
         key = (node, source.name, made.images.start)
-        height, width, _ = source.shape
-        seen = self._seen.setdefault(key, np.zeros((width, source.beats), dtype=bool))
-        part = seen[columns.start : columns.stop, beats.start : beats.stop]
-        new = int(np.count_nonzero(~part)) * height * len(made.images)
+        lines, columns, beats = read
+        seen = self._seen.setdefault(key, np.zeros((source.shape[1], source.beats), dtype=bool))
+        part = seen[columns.start : columns.stop : columns.step, beats.start : beats.stop]
+        new = int(np.count_nonzero(~part)) * len(lines) * len(made.images)
         part[...] = True
         return dataclasses.replace(made, again=made.input_beats - new)
 

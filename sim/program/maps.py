@@ -62,7 +62,7 @@ class FeatureMap:
         return self.end - self.offset
 
     def loops(self, images: range, lines: range, columns: range, beats: range) -> Loops:
-        """Give the runs of a part of the map, pixel by pixel.
+        """Give the runs of a part of the map, pixel by pixel; lines and columns may be steps apart.
 
         Raises
         ------
@@ -73,8 +73,8 @@ class FeatureMap:
         first = images.start * self.image + lines.start * self.line + columns.start * self.pixel
         axes = [
             Steps(len(images), self.image),
-            Steps(len(lines), self.line),
-            Steps(len(columns), self.pixel),
+            Steps(len(lines), lines.step * self.line),
+            Steps(len(columns), columns.step * self.pixel),
             Steps(len(beats), cols),
         ]
         return Loops.over(self.offset + first + beats.start * cols, axes, cols)

@@ -14,7 +14,7 @@ from sim.grid import Grid
 from sim.program.loops import Loops
 from sim.program.maps import FeatureMap
 from sim.program.places import Copy
-from sim.program.plan import LayerPlan, Step
+from sim.program.plan import Step
 from sim.program.pooling import PoolWindow
 from sim.program.windows import Window
 from sim.schedule import Schedule
@@ -119,45 +119,53 @@ class Target:
     residual: FeatureMap | None
 
 
-def convolution(
-    plan: LayerPlan, step: Step, window: Window, target: Target, config: CspConfig, images: range
-) -> Pass:
+def convolution(step: Step, number: int, target: Target, config: CspConfig, images: range) -> Pass:
     """Give the pass of some filters over one window of some images.
+
+    Parameters
+    ----------
+    step : Step
+    number : int
+        Of the window.
+    target : Target
+    config : CspConfig
+    images : range
 
     Raises
     ------
     CspError
         The pass does not fit the configuration, or a map is not reached by two loops (LoopError).
     """
-    part, geometry = step.part, window.geometry
-    height, width, _ = target.source.shape
-    folded = len(images) * height * width if window.fold > 1 else len(images)
-    view = part.view(geometry)
+    part, window = step.part, step.windows[number]
+    pool = step.pools[number] if step.pools else None
+    folded = len(images)
+    if window.fold > 1:
+        folded *= len(window.lines) * len(window.columns)
+    view = part.view(window.geometry)
     schedule = Schedule.make(view, 0, config, folded, interleave=window.interleave)
     if schedule.tiles[-1].base // config.rows >= 1 << GROUP_BITS:
         raise CspError(
             f"layer {view.name}: {len(images)} images have more than {1 << GROUP_BITS} groups of "
             f"{config.rows} positions"
         )
-    beats = range(part.beats.start, part.beats.start + window.beats)
-    columns = range(target.output.shape[1]) if step.pool else window.out_columns
     each = schedule.words_per_chunk
+    beats = range(part.beats.start, part.beats.start + window.beats)
     words = range(part.chunks.start * each, part.chunks.stop * each)
-    residual = None
-    source = target.source.loops(images, range(height), window.columns, beats)
+    columns = window.outputs if pool is None else pool.outputs
+    source = target.source.loops(images, window.lines, window.columns, beats)
     output = target.output.loops(images, range(target.output.shape[0]), columns, words)
+    residual = None
     if target.residual is not None:
         lines = range(target.residual.shape[0])
-        residual = target.residual.loops(images, lines, window.out_columns, words)
+        residual = target.residual.loops(images, lines, window.outputs, words)
     fields = {
         **_layer_fields(schedule, target.source.dtype, config),
         **_map_fields(window, schedule.grid),
         **source.fields("input"),
         **_output_fields(output, part.columns),
-        **step.pool,
     }
-    if step.pool:
-        fields["pool_signed"] = int(view.dtype is ActDtype.INT8)
+    if pool is not None:
+        fields |= {**pool.fields, "pool_signed": int(view.dtype is ActDtype.INT8)}
     if target.residual is not None and residual is not None and view.residual is not None:
         fields |= {
             "residual": 1,
@@ -166,9 +174,9 @@ def convolution(
             "residual_shift": view.residual.shift,
             **residual.fields("add"),
         }
-    names = dict.fromkeys((plan.layer.name, plan.output.name))
+    names = dict.fromkeys((view.name, target.output.name))
     return Pass(
-        node=plan.output.name,
+        node=target.output.name,
         nodes=tuple(names),
         kind=Kind.CONVOLVE,
         config=config,
@@ -196,7 +204,7 @@ def pooling(node: str, window: PoolWindow, maps: Copy, config: CspConfig, images
     source, output = maps
     read = source.loops(images, range(source.shape[0]), window.columns, window.beats)
     lines = range(output.shape[0])
-    write = output.loops(images, lines, window.out_columns, window.beats)
+    write = output.loops(images, lines, window.outputs, window.beats)
     signed = int(source.dtype is ActDtype.INT8)
     fields = {
         "kind": int(Kind.POOL),
@@ -207,7 +215,7 @@ def pooling(node: str, window: PoolWindow, maps: Copy, config: CspConfig, images
         "height": source.shape[0],
         "width": len(window.columns),
         "out_height": len(lines),
-        "out_width": len(window.out_columns),
+        "out_width": len(window.outputs),
         "tiles": 0,
         **read.fields("input"),
         **_output_fields(write, (1 << config.cols) - 1),
@@ -221,7 +229,7 @@ def pooling(node: str, window: PoolWindow, maps: Copy, config: CspConfig, images
         config=config,
         fields=fields,
         images=images,
-        columns=window.out_columns,
+        columns=window.outputs,
         chunks=window.beats,
         input=read,
         output=write,

@@ -11,8 +11,11 @@ from csp_algo.network import Concat, Flatten, Layer, Network, Node, Pool
 from csp_hw.config import CspConfig
 from sim.program.filters import Part, layer_layout, split_filters
 from sim.program.layout import Layout
-from sim.program.pooling import PoolWindow, pool_fields, pool_windows
-from sim.program.windows import Window, windows
+from sim.program.pooling import PoolWindow, pool_window, pool_windows
+from sim.program.windows import Window, cut_window, strips, whole_window, windows
+
+#: How often the columns of a layer may be computed for the sake of a pooling behind it.
+TWICE_LIMIT = 1.25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,11 +36,19 @@ class Choices:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """Filters of a layer over the windows of its input, and what the pooler makes of them."""
+    """Some filters of a layer over the windows of its input.
+
+    Parameters
+    ----------
+    part : Part
+    windows : tuple of Window
+    pools : tuple of PoolWindow
+        What the pooler makes of each window; none if the results are written as they are.
+    """
 
     part: Part
     windows: tuple[Window, ...]
-    pool: dict[str, int]
+    pools: tuple[PoolWindow, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,7 +156,6 @@ class _Planner:
                     windows=windows(
                         layer.geometry, len(part.beats), part.matrix.filters, config, self._images
                     ),
-                    pool={},
                 )
                 for part in parts
             ]
@@ -161,19 +171,33 @@ class _Planner:
         plan = self.plan.nodes.get(node.input)
         if not isinstance(plan, LayerPlan) or self._readers[node.input] > 1:
             return False
-        if any(len(step.windows) > 1 or step.windows[0].fold > 1 for step in plan.steps):
-            return False
-        shape = plan.layer.geometry.out_shape
+        steps = []
         with contextlib.suppress(CspError):
-            steps = [
-                dataclasses.replace(
-                    step, pool=pool_fields(node, shape, len(step.part.chunks), self._config)[0]
-                )
-                for step in plan.steps
+            steps = [self._pooled(plan.layer, step.part, node) for step in plan.steps]
+        found = tuple(step for step in steps if step is not None)
+        if len(found) != len(plan.steps):
+            return False
+        self.plan.nodes[node.input] = LayerPlan(layer=plan.layer, steps=found, output=node)
+        self.plan.hidden.add(node.input)
+        return True
+
+    def _pooled(self, layer: Layer, part: Part, node: Pool) -> Step | None:
+        """Give filters with the pooling behind them, in as few strips as possible.
+
+        Columns in which windows of two strips overlap are computed twice; none if they are many.
+        """
+        config, images, shape = self._config, self._images, layer.geometry.out_shape
+        whole = whole_window(layer.geometry, len(part.beats), part.matrix.filters, config, images)
+        width = node.out_shape(shape)[1]
+        least = -(-width * len(part.chunks) // config.pool_words)
+        for count in range(least, width + 1):
+            pools = [
+                pool_window(node, shape, part.chunks, config, out) for out in strips(width, count)
             ]
-            self.plan.nodes[node.input] = LayerPlan(
-                layer=plan.layer, steps=tuple(steps), output=node
-            )
-            self.plan.hidden.add(node.input)
-            return True
-        return False
+            columns = [pool.columns for pool in pools]
+            if sum(map(len, columns)) > TWICE_LIMIT * shape[1]:
+                return None
+            fitted = cut_window(whole, columns, config, images)
+            if fitted is not None:
+                return Step(part=part, windows=fitted, pools=tuple(pools))
+        return None

@@ -23,7 +23,7 @@ class PoolWindow:
 
     Parameters
     ----------
-    columns, out_columns : range
+    columns, outputs : range
         Columns of the input and of the output.
     beats : range
         Beats of a pixel.
@@ -32,7 +32,7 @@ class PoolWindow:
     """
 
     columns: range
-    out_columns: range
+    outputs: range
     beats: range
     fields: dict[str, int]
 
@@ -51,21 +51,21 @@ class _Axis(NamedTuple):
     covered: Ints
 
 
-def pool_fields(
-    node: Pool, shape: Shape, words: int, config: CspConfig, out: range | None = None
-) -> tuple[dict[str, int], range]:
-    """Give the fields of a descriptor for the pooling of some columns, and the columns it reads.
+def pool_window(
+    node: Pool, shape: Shape, beats: range, config: CspConfig, out: range
+) -> PoolWindow:
+    """Give the pooling of some columns.
 
     Parameters
     ----------
     node : Pool
     shape : (H, W, C)
         The whole map.
-    words : int
-        Words of a pixel.
+    beats : range
+        Beats of a pixel.
     config : CspConfig
-    out : range, optional
-        Columns of the output; all of them if not given.
+    out : range
+        Columns of the output.
 
     Raises
     ------
@@ -73,17 +73,15 @@ def pool_fields(
         The pooler cannot do it.
     """
     height, width, _ = node.out_shape(shape)
-    if out is None:
-        out, columns = range(width), range(shape[1])
-        around = node.padding[1::2]
-    else:
-        columns, around = reach(out, shape[1], node.kernel[1], node.stride[1], node.padding[1])
+    columns, before = range(shape[1]), node.padding[1]
+    if len(out) < width:
+        columns, (before, _) = reach(out, shape[1], node.kernel[1], node.stride[1], before)
     down = _axis(node, 0, range(height), range(shape[0]), node.padding[0])
-    right = _axis(node, 1, out, columns, around[0])
-    if len(out) * words > config.pool_words:
+    right = _axis(node, 1, out, columns, before)
+    if len(out) * len(beats) > config.pool_words:
         raise CspError(
-            f"{len(out)} windows of {words} words exceed the {config.pool_words} words of the "
-            "pooler's line"
+            f"{len(out)} windows of {len(beats)} words exceed the {config.pool_words} words of "
+            "the pooler's line"
         )
     overlap = down.stride < down.kernel or right.stride < right.kernel
     if overlap and max(down.kernel, right.kernel) > OVERLAP_LIMIT:
@@ -92,7 +90,7 @@ def pool_fields(
         )
     fields = {
         "pool": int(PoolKind.MAX if isinstance(node, MaxPool) else PoolKind.AVERAGE),
-        "pool_words": words,
+        "pool_words": len(beats),
         "pool_height": down.size,
         "pool_width": right.size,
         "pool_kernel_h": down.kernel,
@@ -108,7 +106,7 @@ def pool_fields(
         fields["pool_shift"] = node.shift
         mults = node.multipliers(shape)[:, out.start : out.stop]
         fields |= _multipliers(down.covered, right.covered, mults)
-    return fields, columns
+    return PoolWindow(columns=columns, outputs=out, beats=beats, fields=fields)
 
 
 def pool_windows(node: Pool, shape: Shape, beats: int, config: CspConfig) -> tuple[PoolWindow, ...]:
@@ -122,15 +120,12 @@ def pool_windows(node: Pool, shape: Shape, beats: int, config: CspConfig) -> tup
         The pooler cannot do it.
     """
     width = node.out_shape(shape)[1]
-    cut = strips(width, -(-width // config.pool_words))
     words = max(1, config.pool_words // width)
-    windows = []
-    for out in cut:
-        for part in strips(beats, -(-beats // words)):
-            only = None if len(cut) == 1 else out
-            fields, columns = pool_fields(node, shape, len(part), config, only)
-            windows.append(PoolWindow(columns=columns, out_columns=out, beats=part, fields=fields))
-    return tuple(windows)
+    return tuple(
+        pool_window(node, shape, part, config, out)
+        for out in strips(width, -(-width // config.pool_words))
+        for part in strips(beats, -(-beats // words))
+    )
 
 
 def _axis(node: Pool, axis: int, out: range, inside: range, before: int) -> _Axis:

@@ -10,7 +10,7 @@ sum.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from csp_algo.errors import CspError
 from csp_algo.geometry import KERNEL_LIMIT, TAP_LIMIT, Geometry
@@ -31,8 +31,10 @@ class Window:
     ----------
     geometry : Geometry
         Of the pass, over all elements of the beats that it reads.
-    columns, out_columns : range
-        Columns of the input and of the output.
+    lines, columns : range
+        Of the input.
+    outputs : range
+        Columns of the output.
     beats : int
         Beats of an input pixel that are read; with a fold more than a pixel of the pass has.
     fold : int
@@ -44,12 +46,13 @@ class Window:
     """
 
     geometry: Geometry
+    lines: range
     columns: range
-    out_columns: range
+    outputs: range
     beats: int
-    fold: int
-    ring_bits: int
-    interleave: int
+    fold: int = 1
+    ring_bits: int = 0
+    interleave: int = 1
 
 
 def reach(
@@ -125,51 +128,82 @@ def windows(
     CspError
         The layer cannot be computed on this configuration.
     """
-    plain = _plain(layer, beats * config.cols, filters)
-    whole = Window(
-        geometry=plain,
-        columns=range(layer.in_shape[1]),
-        out_columns=range(layer.out_shape[1]),
-        beats=beats,
-        fold=1,
-        ring_bits=0,
-        interleave=0,
-    )
-    fitted = _fit(whole, config, images)
-    if fitted is not None:
-        return (fitted,)
-    for folded in _folds(whole, config):
-        pixels = images * layer.in_shape[0] * layer.in_shape[1]
-        fitted = _fit(folded, config, pixels)
+    whole = whole_window(layer, beats, filters, config, images)
+    for form in (whole, *_folds(whole, config)):
+        fitted = _fit(form, config, images)
         if fitted is not None:
             return (fitted,)
-    for cut in _strips(whole):
-        found = [_fit(strip, config, images) for strip in cut]
-        fitting = tuple(strip for strip in found if strip is not None)
-        if len(fitting) == len(found):
-            return fitting
+    for count in range(2, len(whole.outputs) + 1):
+        cut = cut_window(whole, strips(len(whole.outputs), count), config, images)
+        if cut is not None:
+            return cut
     raise CspError(_why(whole, config, images))
 
 
-def _plain(layer: Geometry, channels: int, filters: int) -> Geometry:
-    """Give the geometry of a pass; steps that are never taken may be anything."""
-    out = layer.out_shape[:2]
+def whole_window(
+    layer: Geometry, beats: int, filters: int, config: CspConfig, images: int
+) -> Window:
+    """Give the whole map, whether it fits or not; parameters as in :func:`windows`."""
+    out, stride = layer.out_shape[:2], layer.stride
+    lines, columns = (range(size) for size in layer.in_shape[:2])
+    # Only the pixels that are used are read, where two loops of runs can do that.
+    apart = images == 1 or layer.in_shape[0] == out[0] * stride[0]
+    if apart and layer.kernel == (1, 1) and not any(layer.padding):
+        lines, columns = (range(0, n * step, step) for n, step in zip(out, stride, strict=True))
+        stride = (1, 1)
+    # Steps that are never taken may be anything.
     strides = [
-        1 if out[axis] == 1 and layer.stride[axis] not in STRIDES else layer.stride[axis]
-        for axis in (0, 1)
+        1 if count == 1 and step not in STRIDES else step
+        for count, step in zip(out, stride, strict=True)
     ]
-    dilations = [1 if layer.kernel[axis] == 1 else layer.dilation[axis] for axis in (0, 1)]
-    for stride in strides:
-        if stride not in STRIDES:
-            raise CspError(f"stride {layer.stride} must be 1, 2 or 4 down and right")
-    return Geometry(
-        in_shape=(*layer.in_shape[:2], channels),
+    dilations = [
+        1 if side == 1 else step for side, step in zip(layer.kernel, layer.dilation, strict=True)
+    ]
+    if not all(step in STRIDES for step in strides):
+        raise CspError(f"stride {layer.stride} must be 1, 2 or 4 down and right")
+    geometry = Geometry(
+        in_shape=(len(lines), len(columns), beats * config.cols),
         filters=filters,
         kernel=layer.kernel,
         stride=(strides[0], strides[1]),
         padding=layer.padding,
         dilation=(dilations[0], dilations[1]),
     )
+    return Window(
+        geometry=geometry, lines=lines, columns=columns, outputs=range(out[1]), beats=beats
+    )
+
+
+def cut_window(
+    whole: Window, cuts: Sequence[range], config: CspConfig, images: int
+) -> tuple[Window, ...] | None:
+    """Give the parts of a map that compute some columns each; none if one does not fit.
+
+    Raises
+    ------
+    CspError
+        Columns of the output see nothing but padding.
+    """
+    fitted = [_fit(_strip(whole, outputs), config, images) for outputs in cuts]
+    found = tuple(window for window in fitted if window is not None)
+    return found if len(found) == len(cuts) else None
+
+
+def _strip(whole: Window, outputs: range) -> Window:
+    """Give the part of a map that computes some columns."""
+    if outputs == whole.outputs:
+        return whole
+    geometry = whole.geometry
+    top, left, bottom, _ = geometry.padding
+    height, width, channels = geometry.in_shape
+    inside, (before, behind) = reach(outputs, width, geometry.extent[1], geometry.stride[1], left)
+    strip = dataclasses.replace(
+        geometry,
+        in_shape=(height, len(inside), channels),
+        padding=(top, before, bottom, behind),
+    )
+    columns = whole.columns[inside.start : inside.stop]
+    return dataclasses.replace(whole, geometry=strip, columns=columns, outputs=outputs)
 
 
 def _slot_words(geometry: Geometry, cols: int) -> int:
@@ -185,6 +219,8 @@ def _fit(window: Window, config: CspConfig, images: int) -> Window | None:
     ring = config.line_words // _slot_words(window.geometry, config.cols)
     if not ring:
         return None
+    if window.fold > 1:
+        images *= len(window.lines) * len(window.columns)
     ring_bits = ring.bit_length() - 1
 
     def fits(interleave: int) -> bool:
@@ -215,28 +251,6 @@ def _folds(window: Window, config: CspConfig) -> Iterator[Window]:
             )
 
 
-def _strips(window: Window) -> Iterator[list[Window]]:
-    """Give the map in two strips, in three, and so on."""
-    geometry = window.geometry
-    top, left, bottom, _ = geometry.padding
-    height, width, channels = geometry.in_shape
-    for count in range(2, len(window.out_columns) + 1):
-        cut = []
-        for out in strips(len(window.out_columns), count):
-            columns, (before, behind) = reach(
-                out, width, geometry.extent[1], geometry.stride[1], left
-            )
-            strip = dataclasses.replace(
-                geometry,
-                in_shape=(height, len(columns), channels),
-                padding=(top, before, bottom, behind),
-            )
-            cut.append(
-                dataclasses.replace(window, geometry=strip, columns=columns, out_columns=out)
-            )
-        yield cut
-
-
 def _why(window: Window, config: CspConfig, images: int) -> str:
     """Say what does not fit."""
     words = _slot_words(window.geometry, config.cols)
@@ -245,7 +259,9 @@ def _why(window: Window, config: CspConfig, images: int) -> str:
             f"a pixel takes {words} words of each bank of the line buffer, "
             f"which has {config.line_words}"
         )
-    *_, narrow = [window], *_strips(window)
+    narrow = [
+        _strip(window, outputs) for outputs in strips(len(window.outputs), len(window.outputs))
+    ]
     least = max(slots(strip.geometry, images, config.rows, 1) for strip in narrow)
     return (
         f"one column of outputs needs {least} slots of {words} words, each bank of the line "

@@ -65,7 +65,6 @@ class Core:
     # --- Ports --------------------------------------------------------------------------------
 
     def _bytes(self, offset, size):
-        assert offset >= 0
         assert offset + size <= len(self.memory)
         return self.memory[offset : offset + size]
 
@@ -198,8 +197,8 @@ class Core:
     def _pool(self, words):
         d, config = self.d, self.config
         sides = [
-            (d[f"pool_{end}"], *(d[f"pool_{name}_{end[0]}"] for name in ("kernel", "stride")))
-            for end in ("height", "width")
+            (d["pool_height"], d["pool_kernel_h"], d["pool_stride_h"]),
+            (d["pool_width"], d["pool_kernel_w"], d["pool_stride_w"]),
         ]
         pads = [
             (d["pool_pad_top"], d["pool_pad_bottom"]),
