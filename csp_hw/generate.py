@@ -22,17 +22,18 @@ from typing import Any
 
 from amaranth.back import verilog
 from amaranth.hdl import Shape
-from amaranth.lib import data
+from amaranth.lib import data, wiring
 
 from csp_hw import ports
 from csp_hw.array import parts
 from csp_hw.config import ConfigError, CspConfig
+from csp_hw.core import Core
 from csp_hw.counters import counters_layout
 from csp_hw.engine import Engine
 from csp_hw.output import COLUMN_MODULE, OutputColumn
 
-#: Name of the top.
-TOP = "csp_engine"
+#: Names of the tops.
+TOP, CORE = "csp_engine", "csp_core"
 VERILOG, CONFIG, SIGNALS, FILES = "csp_engine.v", "config.json", "signals.json", "files.f"
 #: Version of config.json and signals.json.
 FORMAT = 1
@@ -56,17 +57,32 @@ def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
 
 
 def engine_verilog(config: CspConfig) -> str:
-    """Give the accelerator as one text; the same for the same configuration, byte for byte.
+    """Give the engine as one text; the same for the same configuration, byte for byte."""
+    return _verilog({**_repeated(config), TOP: Engine(config, hierarchical=True)})
 
-    What the array and the output stage repeat is elaborated once, as a module of its own: neither
-    the time nor the text grows with rows × cols.
+
+def core_verilog(config: CspConfig) -> str:
+    """Give the whole core as one text; the same for the same configuration, byte for byte.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is that of an engine only.
     """
-    modules = {
-        **parts(config),
-        COLUMN_MODULE: OutputColumn(config),
-        TOP: Engine(config, hierarchical=True),
-    }
-    # Source locations are paths of this machine, and half of the text.
+    return _verilog({**_repeated(config), CORE: Core(config, hierarchical=True)})
+
+
+def _repeated(config: CspConfig) -> dict[str, wiring.Component]:
+    """Give what stands in a design rows × cols, or cols times."""
+    return {**parts(config), COLUMN_MODULE: OutputColumn(config)}
+
+
+def _verilog(modules: dict[str, wiring.Component]) -> str:
+    """Give modules as one text.
+
+    What repeats is elaborated once, as a module of its own: neither the time nor the text grows
+    with rows × cols. Source locations are paths of this machine, and half of the text.
+    """
     with _collector_paused():
         return "".join(
             verilog.convert(module, name=name, emit_src=False, strip_internal_attrs=True)

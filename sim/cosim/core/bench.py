@@ -139,7 +139,9 @@ class Bench:
         while True:
             until = min(status["cycle"] + self.stretch, begin + span)
             asleep = time.monotonic()
-            status = await self.order(Command.WAIT, deadline=until, for_irq=int(job["wait"] is None))
+            status = await self.order(
+                Command.WAIT, deadline=until, for_irq=int(job["wait"] is None)
+            )
             if status["cycle"] < until:
                 return status  # the interrupt, or a broken rule
             self.adapt(time.monotonic() - asleep)
