@@ -82,7 +82,7 @@ class StandIn(wiring.Component):
     def port(self, manager, signal):
         return getattr(self, f"m_axi_{manager}_{signal}")
 
-    def elaborate(self, platform):
+    def elaborate(self, _platform):
         m = Module()
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=8 * self.beat, depth=DEPTH)
         regs = {name: Signal(32, name=name.lower()) for name in (*WRITTEN, *TOLD)}
@@ -101,9 +101,9 @@ class StandIn(wiring.Component):
         ends = self.write(m, regs, start, cycle, queue)
         with m.If(ends & (mode != STUCK)):
             m.d.sync += [busy.eq(0), done.eq(1)]
-        wrong = [
-            self.port(name, "rvalid") & (self.port(name, "rresp") != 0) for name in PORTS
-        ] + [self.port("res", "bvalid") & (self.port("res", "bresp") != 0)]
+        wrong = [self.port(name, "rvalid") & (self.port(name, "rresp") != 0) for name in PORTS] + [
+            self.port("res", "bvalid") & (self.port("res", "bresp") != 0)
+        ]
         with m.If(Cat(wrong).any()):
             m.d.sync += error.eq(1)
         return m
@@ -175,17 +175,13 @@ class StandIn(wiring.Component):
                 self.port(name, "arvalid").eq(
                     valid & chosen & ~((mode == WITHDRAWS_ADDRESS) & (waited == 1))
                 ),
-                self.port(name, "rready").eq(
-                    chosen & queue.w_rdy & ((cycle & regs["PACE"]) == 0)
-                ),
+                self.port(name, "rready").eq(chosen & queue.w_rdy & ((cycle & regs["PACE"]) == 0)),
             ]
             with m.If(chosen):
                 m.d.comb += [
                     ready.eq(self.port(name, "arready") & self.port(name, "arvalid")),
                     queue.w_en.eq(self.port(name, "rvalid") & self.port(name, "rready")),
-                    queue.w_data.eq(
-                        Mux(mode == STAMP, cycle, self.port(name, "rdata") + 1)
-                    ),
+                    queue.w_data.eq(Mux(mode == STAMP, cycle, self.port(name, "rdata") + 1)),
                 ]
 
     def write(self, m, regs, start, cycle, queue):
