@@ -82,7 +82,7 @@ class StandIn(wiring.Component):
     def port(self, manager, signal):
         return getattr(self, f"m_axi_{manager}_{signal}")
 
-    def elaborate(self, platform):
+    def elaborate(self, _platform):
         m = Module()
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=8 * self.beat, depth=DEPTH)
         regs = {name: Signal(32, name=name.lower()) for name in (*WRITTEN, *TOLD)}

@@ -133,6 +133,7 @@ module csp_driver (
         if (bvalid && bready) begin
           answered = 1;
           response <= bresp;
+          if (^bresp === 1'bx) faults[UNKNOWN] = 1;
         end
         if (rvalid && rready) begin
           answered = 1;

@@ -256,7 +256,17 @@ class Writer:
             raise CspError("the first job of a process must have an image")
         for offset, data in job.patches.items():
             loads.append(self._load(path, offset, np.frombuffer(data, dtype=np.uint8), self.size))
+        for name, low in (("base", 0), ("wait", 0), ("timeout", 1)):
+            value = getattr(job, name)
+            if value is not None:
+                check_int(name, value, low, (1 << (64 if name == "base" else 32)) - 1)
         writes = [Write(*write) for write in job.writes]
+        for write in writes:
+            check_int(f"value of {write.register}", write.value, 0, 0xFFFFFFFF)
+            check_int(f"strobe of {write.register}", write.strobe, 0, 0b1111)
+        for low, high in _regions(job, self.size):
+            if high > self.size:
+                raise CspError(f"bytes {low} … {high} are outside of the memory of {self.size}")
         order = {
             "reset": job.reset,
             "settings": packed(settings_fields(self.build.ports), self._settings(job)),
@@ -300,8 +310,8 @@ class Writer:
 
     def _settings(self, job: CoreJob) -> dict[str, int]:
         """Give the settings of memory and driver by their names."""
-        low, high = job.guard or (0, self.size)
         inject = job.inject
+        low, high = _ordered("guard", job.guard or (0, self.size))
         values = {
             "base": job.base,
             "size": self.size,
@@ -313,9 +323,10 @@ class Writer:
             "halt": int(job.strict),
         }
         if inject is not None:
+            low, high = _ordered("inject", (inject.low, inject.high))
             values |= {
-                "inject_low": inject.low,
-                "inject_high": inject.high,
+                "inject_low": low,
+                "inject_high": high,
                 "inject": inject.response,
                 "inject_reads": int(inject.reads),
                 "inject_writes": int(inject.writes),
@@ -324,7 +335,9 @@ class Writer:
         if unknown:
             raise CspError(f"there is no channel {min(unknown)}")
         for port in self.build.ports:
-            timing = job.timing if isinstance(job.timing, Timing) else job.timing[port]
+            timing = job.timing if isinstance(job.timing, Timing) else job.timing.get(port)
+            if timing is None:
+                raise CspError(f"there is no timing of port {port}")
             for name, value in _port_settings(timing, self.build.beat_bytes).items():
                 values[f"{port}_{name}"] = value
             for channel in CHANNELS:
@@ -373,7 +386,8 @@ class Writer:
             for fault in outcome.faults:
                 raise CspError(f"co-simulation: {fault}")
             for name, response in responses.items():
-                raise CspError(f"co-simulation: register {name} answered {response.name}")
+                where = name if isinstance(name, str) else f"{name:#05x}"
+                raise CspError(f"co-simulation: register {where} answered {response.name}")
         return outcome
 
 
@@ -383,6 +397,13 @@ def _read(job: CoreJob, build: CoreBuild) -> Sequence[str | int]:
 
 def _regions(job: CoreJob, size: int) -> Sequence[Region]:
     return [(0, size)] if job.regions is None else job.regions
+
+
+def _ordered(name: str, region: Region) -> Region:
+    low, high = region
+    if not 0 <= low <= high:
+        raise CspError(f"{name} must be 0 ≤ low ≤ high, not {low} … {high}")
+    return region
 
 
 def _steps(stalls: Mapping[str, float], channel: str) -> int:
