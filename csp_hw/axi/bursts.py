@@ -37,12 +37,16 @@ class BurstPlanner(wiring.Component):
         Most beats that are free at any time, at least ``burst``.
     free : int
         Beats that are free after reset.
+    limited : bool
+        Has the ports ``low`` and ``high``.
 
     Members
     -------
     runs : In(stream)
-    size, low, high : In
-        A run lies in bytes 0 … size − 1 and low … high − 1; constant while there are runs.
+    size : In(33)
+        Bytes of the window in which every run lies; constant while there are runs, as are
+    low, high : In
+        which, if there, say that every run lies in bytes low … high − 1.
     more : In(1)
         A further beat is free, from the next cycle on.
     o : Out(stream)
@@ -53,7 +57,9 @@ class BurstPlanner(wiring.Component):
         A run was taken and not all of its bursts have left.
     """
 
-    def __init__(self, data_bytes: int, burst: int, depth: int, *, free: int = 0):
+    def __init__(
+        self, data_bytes: int, burst: int, depth: int, *, free: int = 0, limited: bool = False
+    ):
         most = min(1 << LENGTH_BITS, PAGE_BYTES // data_bytes, depth)
         if not 1 <= burst <= most or burst & (burst - 1):
             raise ValueError(f"burst must be a power of two up to {most}, not {burst}")
@@ -61,12 +67,13 @@ class BurstPlanner(wiring.Component):
         self.burst = burst
         self.depth = depth
         self.free = free
+        self.limited = limited
+        limits = {"low": In(OFFSET_BITS), "high": In(SIZE_BITS)} if limited else {}
         super().__init__(
             {
                 "runs": In(stream.Signature(run_layout())),
                 "size": In(SIZE_BITS),
-                "low": In(OFFSET_BITS),
-                "high": In(SIZE_BITS),
+                **limits,
                 "more": In(1),
                 "o": Out(stream.Signature(burst_layout(data_bytes))),
                 "outside": Out(1),
@@ -120,9 +127,10 @@ class BurstPlanner(wiring.Component):
         latest = Signal(at_bits + 1)
         begin, end = (Cat(Const(0, shift), place) for place in (ended.at, ended.end))
         bad = Signal()
-        m.d.comb += bad.eq(
-            ended.crooked | (begin < self.low) | (end > self.high) | (end > self.size)
-        )
+        m.d.comb += bad.eq(ended.crooked | (end > self.size))
+        if self.limited:
+            with m.If((begin < self.low) | (end > self.high)):
+                m.d.comb += bad.eq(1)
         with m.If(to_checked):
             m.d.sync += [
                 is_checked.eq(is_ended & ~bad),

@@ -121,7 +121,6 @@ class ReadManager(wiring.Component):
             wiring.connect(m, queue.o, wiring.flipped(self.o[n]))
             m.d.comb += [
                 planner.size.eq(self.size),
-                planner.high.eq(self.size),
                 queue.i.valid.eq(answered & (routes.o.payload == n) & ~self.stop),
                 queue.i.payload.eq(answer.data),
             ]
