@@ -273,6 +273,24 @@ def test_the_same_entry_again_and_again(words):
     Run(layers).play()
 
 
+def test_a_line_of_windows_fills_what_is_kept():
+    # Along y there is an entry for each of 64 words of windows; the line itself has more words.
+    rng = rng_of(10)
+    layers = []
+    for width, words, kernel, stride in (
+        (128, 1, 2, 2),
+        (33, 4, 3, 2),
+        (64, 1, 1, 1),
+        (6, 32, 3, 3),
+    ):
+        for average in (False, True):
+            shape = (4, width, words * COLS)
+            node = pool_of(average, shape, (2, kernel), (pick(rng, [1, 2]), stride))
+            assert node.out_shape(shape)[1] * words == CONFIG.pool_words
+            layers.append(Layer(node, random_maps(rng, (1, *shape), UINT8)))
+    Run(layers).play()
+
+
 def test_global_pools():
     rng = rng_of(3)
     layers = []
