@@ -22,7 +22,7 @@ import find_libpython
 
 from csp_algo.errors import CspError
 from csp_hw.config import CspConfig
-from csp_hw.counters import COUNTER_BITS, COUNTERS
+from csp_hw.counters import counters_layout
 from sim.cosim import protocol
 from sim.cosim.build import EXECUTABLE, ICARUS, IMAGE, Build
 from sim.cosim.jobs import Job, Outcome, read_outcome, write_job
@@ -168,8 +168,9 @@ class _Simulator:
             protocol.ORDERS: str(orders_in),
             protocol.MESSAGES: str(messages_out),
             protocol.PATIENCE: str(patience or default_patience(build.config)),
-            protocol.COUNTERS: ",".join(COUNTERS),
-            protocol.COUNTER_BITS: str(COUNTER_BITS),
+            protocol.COUNTERS: ",".join(
+                f"{name}:{field.width}" for name, field in counters_layout()
+            ),
         }
         try:
             with self.log.open("wb") as log:

@@ -162,11 +162,12 @@ def test_layouts_of_the_ports():
         "kernel_w": (32, 4),
         "tiles": (36, 24),
         "chunks": (60, 8),
-        "period": (68, 4),
-        "acc_shift": (72, 4),
-        "signed": (76, 1),
-        "relu": (77, 1),
-        "out": (78, 2),
+        "last_filters": (68, 3),
+        "period": (71, 4),
+        "acc_shift": (75, 4),
+        "signed": (79, 1),
+        "relu": (80, 1),
+        "out": (81, 2),
     }
     assert fields_of(ports.filter_layout()) == {"bias": (0, 32), "mult": (32, 16), "shift": (48, 6)}
     assert fields_of(ports.tile_layout(TINY)) == {"interleave": (0, 3), "live": (3, 16)}
