@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.array import Array
 from csp_hw.config import CspConfig
-from csp_hw.counters import Counters, counters_layout
+from csp_hw.counters import Counters, MacEvents, counters_layout
 from csp_hw.drain import Drain
 from csp_hw.hazard import HazardUnit
 from csp_hw.issue import Issuer
@@ -102,6 +102,7 @@ class Engine(wiring.Component):
         m.submodules.array = array = Array(config, hierarchical=self.hierarchical)
         m.submodules.drain = drain = Drain(config)
         m.submodules.output = output = OutputStage(config, hierarchical=self.hierarchical)
+        m.submodules.macs = macs = MacEvents(config)
         m.submodules.counters = counters = Counters(config)
 
         # The layer.
@@ -187,6 +188,11 @@ class Engine(wiring.Component):
             ),
             events.stalled_drain.eq(~self.idle & ~issuer.issued & ~stalled),
             events.saturations.eq(array.saturations),
+            macs.last_filters.eq(layer.last_filters),
+            macs.product.eq(issuer.product),
+            macs.zeros.eq(array.zeros),
+            events.useful_macs.eq(macs.useful),
+            events.gated_macs.eq(macs.gated),
             self.counters.eq(counters.counters),
         ]
         for name, port in moved.items():

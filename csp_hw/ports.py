@@ -56,6 +56,7 @@ def layer_layout(config: CspConfig) -> data.StructLayout:
             "kernel_w": unsigned(KERNEL_BITS),  # kernel positions of a kernel line
             "tiles": unsigned(TILE_BITS),
             "chunks": unsigned(COUNT_BITS),  # K
+            "last_filters": range(config.cols + 1),  # real filters of chunk K − 1, 1 … cols
             "period": range(config.max_period + 1),  # T
             "acc_shift": unsigned(ACC_SHIFT_BITS),  # t
             "signed": unsigned(1),  # activations are int8, else uint8

@@ -14,7 +14,7 @@ from csp_hw.util import delayed, place
 PE_MODULE = "csp_pe"
 
 #: Ports of a PE that meet its right neighbour's, as ``…_right``.
-RIGHTWARD = ("activation", "control", "saturated")
+RIGHTWARD = ("activation", "zero", "control", "saturated")
 
 
 def drain_layout(config: CspConfig) -> data.StructLayout:
@@ -45,8 +45,6 @@ class RowEdge(wiring.Component):
     -------
     row : In
         This row's number, constant.
-    zero : In(1)
-        This row's activation is 0.
     control, drain : In
         From the row above, and ``…_below`` to the row below.
     control_right : Out
@@ -58,7 +56,6 @@ class RowEdge(wiring.Component):
         super().__init__(
             {
                 "row": In(row_number(config)),
-                "zero": In(1),
                 "control": In(control),
                 "control_below": Out(control),
                 "control_right": Out(control),
@@ -76,7 +73,6 @@ class RowEdge(wiring.Component):
         m.d.comb += [
             mine.eq(drain.valid & (drain.row == self.row)),
             self.control_right.eq(control),
-            self.control_right.zero.eq(self.zero),
         ]
         with m.If(mine & ~drain.bank):
             m.d.comb += self.control_right.read0.eq(drain.address)
@@ -138,7 +134,7 @@ class Row(wiring.Component):
     acc_shift : In(4)
         t, constant during a layer.
     activation, zero : In
-        Of this row, a cycle after its product's control; whether it is 0.
+        Of this row, a cycle before its product's control enters the first PE; whether it is 0.
     control, drain, weights, sums, saturations : In
         From the row above, and ``…_below`` to the row below, a cycle later. ``sums`` are the
         drain registers of all columns, ``saturations`` those of one wavefront so far.
@@ -156,7 +152,6 @@ class Row(wiring.Component):
         m.submodules.edge = edge = RowEdge(self.config)
         m.d.comb += [
             edge.row.eq(self.row),
-            edge.zero.eq(self.zero),
             edge.control.eq(self.control),
             edge.drain.eq(self.drain),
             self.control_below.eq(edge.control_below),
@@ -168,7 +163,7 @@ class Row(wiring.Component):
             return Signal(width, name=f"{port}_{col}")
 
         # The PEs from left to right, each with its part of the words from above.
-        left = (self.activation, edge.control_right.as_value(), Const(0))
+        left = (self.activation, self.zero, edge.control_right.as_value(), Const(0))
         for col in range(cols):
             right = {f"{port}_right": wire(f"{port}_right", col) for port in RIGHTWARD}
             wires = {

@@ -301,6 +301,7 @@ class Schedule:
             "kernel_w": 1,
             "tiles": len(self.tiles),
             "chunks": matrix.chunks,
+            "last_filters": matrix.filters - (matrix.chunks - 1) * self.config.cols,
             "period": matrix.period,
             "acc_shift": layer.acc_shift,
             "signed": int(signed),

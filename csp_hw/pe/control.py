@@ -27,7 +27,6 @@ class Addend(enum.IntEnum):
 
 #: Cycles after the operands' arrival in a PE (S0) in which it uses a field.
 STAGE = {
-    "zero": 0,
     "read0": 0,
     "read1": 0,
     "valid": 1,
@@ -47,9 +46,6 @@ def control_layout(config: CspConfig) -> data.StructLayout:
 
     Fields
     ------
-    zero
-        The activation is 0: the multiplier keeps its operands, which it would take as they arrive,
-        and its product is 0. Differs from row to row.
     read0, read1
         Read address of each bank; the bank that does not compute serves the drain.
     valid, last
@@ -64,7 +60,6 @@ def control_layout(config: CspConfig) -> data.StructLayout:
     address = range(config.half_depth)
     return data.StructLayout(
         {
-            "zero": unsigned(1),
             "read0": address,
             "read1": address,
             "valid": unsigned(1),

@@ -23,6 +23,8 @@ class ElementSignature(wiring.Signature):
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
                 "activation_right": Out(signed(ACTIVATION_BITS)),
+                "zero": In(1),
+                "zero_right": Out(1),
                 "control": In(control),
                 "control_right": Out(control),
                 "weight": In(signed(WEIGHT_BITS)),
@@ -60,9 +62,9 @@ class ProcessingElement(wiring.Component):
     -------
     acc_shift : In(4)
         t, constant during a layer.
-    activation, control : In, Out
-        From the left neighbour, one cycle later to the right one. ``control.zero`` must say
-        whether ``activation`` is 0.
+    activation, zero, control : In, Out
+        From the left neighbour, one cycle later to the right one. ``zero`` says that the
+        activation is 0.
     weight : In, Out
         From above, one cycle later below.
     drain : In, Out
@@ -92,6 +94,7 @@ class ProcessingElement(wiring.Component):
         run_bits = self.config.run_bits
         control = Signal(control_layout(self.config))
         activation = Signal(signed(ACTIVATION_BITS))
+        zero = Signal()
         weight = Signal(signed(WEIGHT_BITS))
         operands = self._operands
         product = Signal(signed(PRODUCT_BITS), reset_less=True)
@@ -114,20 +117,22 @@ class ProcessingElement(wiring.Component):
         m.d.sync += [
             control.eq(self.control),
             activation.eq(self.activation),
+            zero.eq(self.zero),
             weight.eq(self.weight),
         ]
         m.d.comb += [
             self.control_right.eq(control),
             self.activation_right.eq(activation),
+            self.zero_right.eq(zero),
             self.weight_below.eq(weight),
         ]
 
         # Stages 0 and 1: product and run. The run register is zero between runs, and only a run's
         # last sum moves on, so that the shifter below toggles once a run.
-        with m.If(~self.control.zero):
+        with m.If(~self.zero):
             m.d.sync += [operands.activation.eq(self.activation), operands.weight.eq(self.weight)]
         m.d.sync += product.eq(operands.activation * operands.weight)
-        with m.If(control.zero):
+        with m.If(zero):
             m.d.sync += product.eq(0)
         m.d.comb += run_next.eq(run + product)
         with m.If(control.valid):

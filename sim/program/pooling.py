@@ -155,6 +155,7 @@ def _multipliers(lines: Ints, columns: Ints, mults: Ints) -> dict[str, int]:
             place = line * len(PoolPlace) + column
             if table.setdefault(place, mult) != mult:
                 raise CspError(
-                    f"windows at one place of the map need the multipliers {table[place]} and {mult}"
+                    "windows at one place of the map need the multipliers "
+                    f"{table[place]} and {mult}"
                 )
     return {f"pool_mult_{place}": mult for place, mult in table.items()}

@@ -114,6 +114,8 @@ def check(simulator, jobs, rng):
         for schedule, counters in zip(run.schedules, run.counters, strict=True):
             assert counters[CYCLES] == sum(counters[name] for name in SPENT)
             assert counters["issued"] == schedule.issued
+            assert counters["useful_macs"] == schedule.useful
+            assert counters["gated_macs"] == schedule.gated(jobs[done][0].inputs)
             bound = schedule.bound()
             moved = {name: getattr(bound, name.removesuffix("_words")) for name in WORDS}
             disturbed = stress(next(numbers))

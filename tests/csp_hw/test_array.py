@@ -177,7 +177,7 @@ def test_every_pe_is_told_of_zeros(monkeypatch):
             assert ctx.get(dut.zeros) == mask
             for element in elements:
                 zero = ctx.get(element.activation) == 0
-                assert ctx.get(element.control.zero) == zero
+                assert ctx.get(element.zero) == zero
                 zeros += zero
         assert 0.3 < zeros / (100 * len(elements)) < 0.7
 

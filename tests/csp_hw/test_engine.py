@@ -66,6 +66,7 @@ class Layer:
             "shift": between(rng, 14, 18),
         }
         self.filter_count = between(rng, (chunks - 1) * config.cols + 1, chunks * config.cols)
+        self.command["last_filters"] = self.filter_count - (chunks - 1) * config.cols
         self.command["acc_shift"] = min(self.command["acc_shift"], 32 - config.acc_bits)
         self.counts = counts or [
             between(rng, 1, chunks) if chance(rng, density) else 0 for _ in range(taps)
@@ -79,7 +80,7 @@ class Layer:
             self.tiles.append(live)
         self.words = {name: [] for name in (*STREAMS, "positions", "results")}
         self.residual = []  # of the result word at work
-        self.saturations = self.slots = 0
+        self.saturations = self.slots = self.useful = self.gated = 0
         self.filters = [self.filter(m) for m in range(chunks * config.cols)]
         self.words["params"] = self.filters
         self.weights = [[self.weight_word(k) for k in range(count)] for count in self.counts]
@@ -154,6 +155,10 @@ class Layer:
                         self.accumulate(acc, values, run, chunk, pixel, row)
 
     def accumulate(self, acc, values, run, chunk, pixel, row):
+        filters = range(chunk * self.config.cols, (chunk + 1) * self.config.cols)
+        real = sum(m < self.filter_count for m in filters)
+        self.useful += real * len(run)
+        self.gated += real * sum(values[pixel, tap][row] == 0 for tap in run)
         for col in range(self.config.cols):
             total = sum(values[pixel, tap][row] * self.weights[tap][chunk][col] for tap in run)
             at = pixel, row, chunk * self.config.cols + col
@@ -191,7 +196,8 @@ class Layer:
     def counted(self):
         """What the counters say after the layer, except how its cycles were spent."""
         moved = {f"{name}_words": len(self.words[name]) for name in COUNTED}
-        return {**moved, "issued": self.slots, "saturations": self.saturations}
+        macs = {"useful_macs": self.useful, "gated_macs": self.gated}
+        return {**moved, **macs, "issued": self.slots, "saturations": self.saturations}
 
 
 @dataclasses.dataclass

@@ -99,8 +99,7 @@ class Scenario:
             steps[cycle]["control"][f"read{bank}"] = word
             steps[cycle + 2]["control"].update(take=1, take_bank=bank)
         for step, (_, activation, weight) in zip(steps, self.cycle, strict=True):
-            step.update(activation=activation, weight=weight)
-            step["control"]["zero"] = int(activation == 0)
+            step.update(activation=activation, zero=int(activation == 0), weight=weight)
 
         dut = ProcessingElement(config)
         seen = play(dut, steps, ["drain_below", "saturated_right"])
@@ -153,6 +152,7 @@ def test_neighbours_get_everything_a_cycle_later():
     steps = [
         {
             "activation": between(rng, -256, 255),
+            "zero": between(rng, 0, 1),
             "weight": between(rng, -128, 127),
             "control": {
                 name: between(rng, 0, (1 << field.width) - 1)
@@ -161,7 +161,8 @@ def test_neighbours_get_everything_a_cycle_later():
         }
         for _ in range(60)
     ]
-    names = {"activation": "activation_right", "weight": "weight_below", "control": "control_right"}
+    names = {name: f"{name}_right" for name in ("activation", "zero", "control")}
+    names["weight"] = "weight_below"
     seen = play(ProcessingElement(CONFIG), steps, names.values())
     for before, after in itertools.pairwise(range(60)):
         for name, output in names.items():
@@ -183,7 +184,7 @@ def test_the_multiplier_rests_while_activations_are_zero():
             activation = 0 if zero else pick(rng, [1, 255, -128, between(rng, 1, 255)])
             ctx.set(dut.activation, activation)
             ctx.set(dut.weight, weight)
-            ctx.set(dut.control.zero, zero)
+            ctx.set(dut.zero, zero)
             await ctx.tick()
             before = expected
             expected = before if zero else {"activation": activation, "weight": weight}

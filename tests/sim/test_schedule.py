@@ -510,6 +510,7 @@ def test_the_command_says_what_the_layer_is():
         "kernel_w": 1,
         "tiles": 1,
         "chunks": 3,
+        "last_filters": 1,
         "period": 8,
         "acc_shift": 3,
         "signed": 1,
