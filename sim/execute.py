@@ -165,18 +165,30 @@ def run(
     CspError
         The core reports an error, or the simulator fails.
     """
-    program = task.program
-    steps = program.passes
+    work = jobs(task, timing=timing, stalls=stalls, seed=seed)
+    return compared(task, run_core_jobs(built, work))
+
+
+def compared(task: Task, outcomes: Iterator[CoreOutcome]) -> Iterator[PassRun]:
+    """Take the outcomes of a task's jobs; give each pass compared with the golden model.
+
+    Raises
+    ------
+    CspError
+        The core reports an error.
+    """
+    steps = task.program.passes
     last = {step.node: number for number, step in enumerate(steps)}
-    outcomes = run_core_jobs(built, jobs(task, timing=timing, stalls=stalls, seed=seed))
-    for number, (step, outcome) in enumerate(zip(steps, outcomes, strict=True)):
+    for number, step in enumerate(steps):
+        outcome = next(outcomes)
         _check(step, outcome)
-        different, compared = None, 0
+        different, count = None, 0
         if last[step.node] == number:
             expected = task.values[step.node]
-            compared = expected.size
-            different = int(np.count_nonzero(_value(program, step, outcome) != expected))
-        yield PassRun(step, outcome.cycles, outcome.registers, different, compared)
+            count = expected.size
+            found = _value(task.program, step, outcome)
+            different = int(np.count_nonzero(found != expected))
+        yield PassRun(step, outcome.cycles, outcome.registers, different, count)
 
 
 def _value(program: Program, step: Pass, outcome: CoreOutcome) -> Maps:
