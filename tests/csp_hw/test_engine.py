@@ -63,6 +63,7 @@ class Layer:
             "mult": between(rng, 1 << 15, (1 << 16) - 1),
             "shift": between(rng, 14, 18),
         }
+        self.residual = []  # of the result word at work
         self.filter_count = between(rng, (chunks - 1) * config.cols + 1, chunks * config.cols)
         self.command["acc_shift"] = min(self.command["acc_shift"], 32 - config.acc_bits)
         self.counts = counts or [
@@ -76,7 +77,6 @@ class Layer:
             live = [[chance(rng, share) for _ in range(config.rows)] for _ in range(interleave)]
             self.tiles.append(live)
         self.words = {name: [] for name in (*STREAMS, "results")}
-        self.residual = []  # of the result word at work
         self.saturations = self.slots = 0
         self.filters = [self.filter(m) for m in range(chunks * config.cols)]
         self.words["params"] = self.filters
