@@ -19,10 +19,10 @@ from csp_hw.ports import (
     IMAGE_BITS,
     KERNEL_BITS,
     PAD_BITS,
+    POOL_COVER,
     STRIDE_BITS,
     TILE_BITS,
     WINDOW_BITS,
-    PoolPlace,
 )
 
 #: Bytes of a descriptor; it lies at a multiple of its size.
@@ -33,7 +33,7 @@ BEAT_BITS = 24
 LOOP_BITS = 16
 RING_BITS = 5
 STROBE_BITS = 64
-POOL_MULTS = len(PoolPlace) ** 2
+POOL_MULTS = POOL_COVER**2
 
 
 class Kind(enum.IntEnum):

@@ -46,12 +46,12 @@ class Engine(wiring.Component):
         One command a layer; clears the counters. ``tiles`` tells how many tiles it has.
     params : In(stream)
         K · cols beats a layer: bias, multiplier and shift of each filter, zero for padding.
+    residual : In(stream)
+        If the layer adds a residual, one word for each result word, in the order of ``results``.
     tiles : In(stream)
         One command a tile.
     counts : In(stream)
         ceil(J / L) words a tile, the last one padded with zeros.
-    residual : In(stream)
-        If the layer adds a residual, one word for each result word, in the order of ``results``.
     weights : In(stream)
         Σ n words a tile: for each block, for each chunk, for each tap of the run.
     activations : In(stream)
@@ -77,12 +77,12 @@ class Engine(wiring.Component):
             {
                 "layer": In(stream.Signature(layer_layout(config))),
                 "params": In(stream.Signature(filter_layout())),
+                "residual": In(stream.Signature(results_layout(config))),
                 "tiles": In(stream.Signature(tile_layout(config))),
                 "counts": In(stream.Signature(counts_layout(config))),
                 "weights": In(stream.Signature(weights_layout(config))),
                 "activations": In(stream.Signature(activations_layout(config))),
                 "positions": Out(stream.Signature(position_layout(config))),
-                "residual": In(stream.Signature(results_layout(config))),
                 "results": Out(stream.Signature(results_layout(config))),
                 "counters": Out(counters_layout()),
                 "idle": Out(1),
@@ -131,7 +131,6 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.weights), run_buffer.i)
         wiring.connect(m, wiring.flipped(self.activations), row_buffer.i)
         wiring.connect(m, wiring.flipped(self.params), output.params)
-        wiring.connect(m, wiring.flipped(self.residual), output.residual)
         wiring.connect(m, skip.o, issuer.blocks)
         wiring.connect(m, skip.positions, wiring.flipped(self.positions))
         m.d.comb += [
@@ -164,6 +163,7 @@ class Engine(wiring.Component):
             drain.sums.eq(array.sums),
         ]
         wiring.connect(m, drain.o, output.i)
+        wiring.connect(m, wiring.flipped(self.residual), output.residual)
         wiring.connect(m, output.o, wiring.flipped(self.results))
 
         # Counters.

@@ -37,6 +37,9 @@ DILATION_BITS = 3
 STRIDE_BITS = 2
 #: Kernel sides and strides of a pooling window, 1 … 63.
 WINDOW_BITS = 6
+#: Multipliers of an average pool: one for each number of lines and columns of a window that lie
+#: inside the map, up to 3 × 3; more count as 3.
+POOL_COVER = 3
 
 
 class OutputType(enum.IntEnum):
@@ -196,14 +199,6 @@ class PoolKind(enum.IntEnum):
     AVERAGE = 2
 
 
-class PoolPlace(enum.IntEnum):
-    """Where a window lies along an axis; the last that applies."""
-
-    MIDDLE = 1
-    FIRST = 0  # no other one begins before it
-    LAST = 2  # it reaches beyond the map
-
-
 def pool_layout(config: CspConfig) -> data.StructLayout:
     """Give a pooling of maps of ``images`` × ``height`` × ``width`` pixels of ``words`` words.
 
@@ -225,10 +220,10 @@ def pool_layout(config: CspConfig) -> data.StructLayout:
         Positions around the map, each of which costs a cycle a word; those after it include what
         ceil mode adds.
     mults, shift
-        pmult of windows by place, ``mults[place_y * 3 + place_x]``, see :class:`PoolPlace`; and
-        pshift. Padding makes the divisors of the windows differ at most at both ends of an axis,
-        unless more than one window reaches beyond the same end (then kernel 3, stride 1, padding
-        2): such a pooling is possible only if their divisors are equal.
+        pmult by how many lines and columns of a window lie inside the map, ``mults[(min(lines, 3)
+        - 1) * 3 + min(columns, 3) - 1]``, and pshift. So windows that have as many inside must have
+        the same divisor: those of a kernel above 3 that loses some but keeps 3 do not, nor, if
+        padding is counted, those that lose as many to unequal padding, or to ceil mode.
     """
     extent, window = unsigned(EXTENT_BITS), unsigned(WINDOW_BITS)
     return data.StructLayout(
@@ -247,7 +242,7 @@ def pool_layout(config: CspConfig) -> data.StructLayout:
             "pad_left": unsigned(PAD_BITS),
             "pad_bottom": unsigned(PAD_BITS),
             "pad_right": unsigned(PAD_BITS),
-            "mults": data.ArrayLayout(unsigned(MULT_BITS), len(PoolPlace) ** 2),
+            "mults": data.ArrayLayout(unsigned(MULT_BITS), POOL_COVER * POOL_COVER),
             "shift": unsigned(SHIFT_BITS),
         }
     )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where windows begin and end along one axis of a map."""
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.ports import EXTENT_BITS, PAD_BITS, WINDOW_BITS, PoolPlace
+from csp_hw.ports import EXTENT_BITS, PAD_BITS, POOL_COVER, WINDOW_BITS
 
 #: Positions of a map with the padding on both sides.
 POSITION_BITS = EXTENT_BITS + 1
@@ -31,8 +31,10 @@ class Axis(wiring.Component):
         It is the last one.
     begins, ends : Out(1)
         A window begins at it, or ends with it.
-    place : Out(2)
-        Of the window that ends, a PoolPlace.
+    overlaps, three : Out(1)
+        The kernel is above the stride, is 3; constant.
+    cover : Out
+        How many positions of the window that ends lie inside, up to POOL_COVER, less 1.
     """
 
     def __init__(self):
@@ -49,7 +51,9 @@ class Axis(wiring.Component):
                 "last": Out(1),
                 "begins": Out(1),
                 "ends": Out(1),
-                "place": Out(2),
+                "overlaps": Out(1),
+                "three": Out(1),
+                "cover": Out(range(POOL_COVER)),
             }
         )
 
@@ -62,7 +66,6 @@ class Axis(wiring.Component):
             Signal(POSITION_BITS, name=name) for name in ("enter", "leave", "last_but_one")
         )
         to_begin, to_end = Signal(WINDOW_BITS), Signal(WINDOW_BITS)
-        first, beyond = Signal(), Signal()
         m.d.sync += [
             enter.eq(self.before - 1),
             leave.eq(self.before + self.size - 1),
@@ -72,12 +75,22 @@ class Axis(wiring.Component):
             self.begins.eq(to_begin == 0),
             self.ends.eq(to_end == 0),
         ]
-        with m.If(beyond):
-            m.d.comb += self.place.eq(PoolPlace.LAST)
-        with m.Elif(first):
-            m.d.comb += self.place.eq(PoolPlace.FIRST)
+
+        # Positions inside: those of a window so far, or, if windows overlap, the last two.
+        so_far, total = Signal(range(POOL_COVER + 1)), Signal(range(POOL_COVER + 1))
+        was_inside = Signal(2)
+        more = Signal(range(POOL_COVER + 2))
+        m.d.sync += [self.overlaps.eq(self.kernel > self.stride), self.three.eq(self.kernel == 3)]
+        with m.If(self.overlaps):
+            m.d.comb += more.eq(was_inside[0] + (was_inside[1] & self.three) + self.inside)
         with m.Else():
-            m.d.comb += self.place.eq(PoolPlace.MIDDLE)
+            m.d.comb += more.eq(Mux(self.begins, 0, so_far) + self.inside)
+        m.d.comb += [
+            total.eq(Mux(more > POOL_COVER, POOL_COVER, more)),
+            self.cover.eq(total - 1),
+        ]
+        with m.If(self.advance):
+            m.d.sync += [so_far.eq(total), was_inside.eq(Cat(self.inside, was_inside[0]))]
 
         with m.If(self.load | (self.advance & self.last)):
             m.d.sync += [
@@ -86,20 +99,17 @@ class Axis(wiring.Component):
                 self.last.eq(last_but_one.all()),
                 to_begin.eq(0),
                 to_end.eq(self.kernel - 1),
-                first.eq(1),
-                beyond.eq(0),
             ]
         with m.Elif(self.advance):
             m.d.sync += [
                 position.eq(position + 1),
                 self.inside.eq((self.inside | (position == enter)) & (position != leave)),
                 self.last.eq(position == last_but_one),
-                beyond.eq(beyond | (position == leave)),
                 to_begin.eq(to_begin - 1),
                 to_end.eq(to_end - 1),
             ]
             with m.If(self.begins):
                 m.d.sync += to_begin.eq(self.stride - 1)
             with m.If(self.ends):
-                m.d.sync += [to_end.eq(self.stride - 1), first.eq(0)]
+                m.d.sync += to_end.eq(self.stride - 1)
         return m

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Max and average pooling of result words, as they stream by."""
 
+import itertools
+
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -11,7 +13,7 @@ from csp_hw.output import COLUMN_LATENCY, OutputColumn
 from csp_hw.pool import reduce
 from csp_hw.pool.reduce import Reducer
 from csp_hw.pool.walk import Walker
-from csp_hw.ports import PoolKind, PoolPlace, filter_layout, pool_layout, results_layout
+from csp_hw.ports import POOL_COVER, PoolKind, filter_layout, pool_layout, results_layout
 from csp_hw.util import delayed
 
 #: Windows have up to 63 × 63 values of at most 255 in magnitude: 14 bits and a sign for those of a
@@ -38,7 +40,8 @@ class Pooler(wiring.Component):
     pixel, then along y, where they are values of each word of a line of windows.
 
     - MAX: the largest value; padding never wins.
-    - AVERAGE: rhu(Σ · pmult, pshift), saturated to the type; pmult depends on the window's place.
+    - AVERAGE: rhu(Σ · pmult, pshift), saturated to the type; pmult depends on how many lines
+      and columns of the window lie inside the map.
     - NONE: words pass as they are, and what else ``pool`` says does not matter.
 
     Throughput: one word a cycle; words of the padding take as long as those of the map. Latency
@@ -159,14 +162,13 @@ class Pooler(wiring.Component):
             ]
 
         # Requantise; a maximum is multiplied by 1.
-        places = delayed(m, Cat(step.x_place, step.y_place), REDUCED - 1, "places")
+        cover = delayed(m, Cat(step.x_cover, step.y_cover), REDUCED - 1, "cover")
         filter_ = Signal(filter_layout(), reset_less=True)
         m.d.sync += filter_.shift.eq(Mux(average, pool.shift, 0))
-        with m.Switch(places):
-            for y in PoolPlace:
-                for x in PoolPlace:
-                    with m.Case(y << 2 | x):
-                        m.d.sync += filter_.mult.eq(pool.mults[y * len(PoolPlace) + x])
+        with m.Switch(cover):
+            for y, x in itertools.product(range(POOL_COVER), repeat=2):
+                with m.Case(y << len(step.x_cover) | x):
+                    m.d.sync += filter_.mult.eq(pool.mults[y * POOL_COVER + x])
         with m.If(~average):
             m.d.sync += filter_.mult.eq(1)
         for lane in range(lanes):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
 from csp_hw.pool.axis import Axis
-from csp_hw.ports import IMAGE_BITS, PoolKind, pool_layout, results_layout
+from csp_hw.ports import IMAGE_BITS, POOL_COVER, PoolKind, pool_layout, results_layout
 
 
 def step_layout(config: CspConfig) -> data.StructLayout:
@@ -21,8 +21,8 @@ def step_layout(config: CspConfig) -> data.StructLayout:
         It is one of the map: ``bytes``.
     x_begins, x_ends, y_begins, y_ends
         A window begins or ends, along each axis.
-    x_place, y_place
-        Place of the window that ends, a :class:`csp_hw.ports.PoolPlace`.
+    x_cover, y_cover
+        How much of the window that ends lies inside the map; see :class:`csp_hw.pool.axis.Axis`.
     x_entry, y_entry
         Where partial results are kept: along x those of each word of a pixel, along y those of
         each word of a line of windows.
@@ -32,7 +32,7 @@ def step_layout(config: CspConfig) -> data.StructLayout:
         axes |= {
             f"{axis}_begins": unsigned(1),
             f"{axis}_ends": unsigned(1),
-            f"{axis}_place": unsigned(2),
+            f"{axis}_cover": range(POOL_COVER),
             f"{axis}_entry": range(config.pool_words),
         }
     flags = {"valid": unsigned(1), "inside": unsigned(1)}
@@ -128,6 +128,6 @@ class Walker(wiring.Component):
             m.d.sync += [
                 self.step[f"{name}_begins"].eq(none | axis.begins),
                 self.step[f"{name}_ends"].eq(none | axis.ends),
-                self.step[f"{name}_place"].eq(axis.place),
+                self.step[f"{name}_cover"].eq(axis.cover),
             ]
         return m

@@ -9,7 +9,7 @@ import numpy as np
 from csp_algo.errors import CspError
 from csp_algo.network import AvgPool, MaxPool, Pool, Shape
 from csp_hw.config import CspConfig
-from csp_hw.ports import PoolKind, PoolPlace
+from csp_hw.ports import POOL_COVER, PoolKind
 from sim.program.layout import Ints
 from sim.program.windows import reach, strips
 
@@ -40,7 +40,7 @@ class PoolWindow:
 class _Axis(NamedTuple):
     """Windows along one axis.
 
-    ``places`` are those of the windows, as :class:`csp_hw.ports.PoolPlace` has them.
+    ``covered`` is how many places of each window lie inside.
     """
 
     size: int
@@ -48,7 +48,7 @@ class _Axis(NamedTuple):
     stride: int
     before: int
     behind: int
-    places: Ints
+    covered: Ints
 
 
 def pool_window(
@@ -105,7 +105,7 @@ def pool_window(
     if isinstance(node, AvgPool):
         fields["pool_shift"] = node.shift
         mults = node.multipliers(shape)[:, out.start : out.stop]
-        fields |= _multipliers(down.places, right.places, mults)
+        fields |= _multipliers(down.covered, right.covered, mults)
     return PoolWindow(columns=columns, outputs=out, beats=beats, fields=fields)
 
 
@@ -136,26 +136,24 @@ def _axis(node: Pool, axis: int, out: range, inside: range, before: int) -> _Axi
     """
     kernel, stride, size = node.kernel[axis], node.stride[axis], len(inside)
     starts = np.arange(len(out), dtype=np.int64) * stride - before
+    ends = np.minimum(starts + kernel, size)
+    covered = ends - np.maximum(starts, 0)
     if len(out) == 1:
-        kernel = int(min(starts[0] + kernel, size) - max(starts[0], 0))
-        stride = max(kernel, size - kernel + 1)
-        return _Axis(size, kernel, stride, 0, 0, np.array([PoolPlace.FIRST]))
+        kernel, before = int(covered[0]), 0
+        return _Axis(size, kernel, max(kernel, size - kernel + 1), 0, 0, covered)
     behind = max(0, (len(out) - 1) * stride + kernel - before - size)
-    places = np.full(len(out), int(PoolPlace.MIDDLE))
-    places[0] = PoolPlace.FIRST
-    places[starts + kernel > size] = PoolPlace.LAST
-    return _Axis(size, kernel, stride, before, behind, places)
+    return _Axis(size, kernel, stride, before, behind, covered)
 
 
 def _multipliers(lines: Ints, columns: Ints, mults: Ints) -> dict[str, int]:
-    """Give the table of multipliers by the places of windows."""
+    """Give the table of multipliers by how many lines and columns of a window lie inside."""
     table: dict[int, int] = {}
     for line, row in zip(lines.tolist(), mults.tolist(), strict=True):
         for column, mult in zip(columns.tolist(), row, strict=True):
-            place = line * len(PoolPlace) + column
+            place = (min(line, POOL_COVER) - 1) * POOL_COVER + min(column, POOL_COVER) - 1
             if table.setdefault(place, mult) != mult:
                 raise CspError(
-                    "windows at one place of the map need the multipliers "
+                    f"windows with {line} × {column} elements inside need the multipliers "
                     f"{table[place]} and {mult}"
                 )
     return {f"pool_mult_{place}": mult for place, mult in table.items()}

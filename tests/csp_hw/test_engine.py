@@ -65,6 +65,7 @@ class Layer:
             "mult": between(rng, 1 << 15, (1 << 16) - 1),
             "shift": between(rng, 14, 18),
         }
+        self.residual = []  # of the result word at work
         self.filter_count = between(rng, (chunks - 1) * config.cols + 1, chunks * config.cols)
         self.command["last_filters"] = self.filter_count - (chunks - 1) * config.cols
         self.command["acc_shift"] = min(self.command["acc_shift"], 32 - config.acc_bits)
@@ -79,7 +80,6 @@ class Layer:
             live = [[chance(rng, share) for _ in range(config.rows)] for _ in range(interleave)]
             self.tiles.append(live)
         self.words = {name: [] for name in (*STREAMS, "positions", "results")}
-        self.residual = []  # of the result word at work
         self.saturations = self.slots = self.useful = self.gated = 0
         self.filters = [self.filter(m) for m in range(chunks * config.cols)]
         self.words["params"] = self.filters

@@ -221,20 +221,12 @@ class Core:
             if d["pool"] == PoolKind.MAX:
                 result[:, oy, ox] = window.max(axis=(1, 2))
                 continue
-            place = _place(oy, pads[0], sides[0]) * 3 + _place(ox, pads[1], sides[1])
-            mult = d[f"pool_mult_{place}"]
+            covered = (min(len(lines), 3) - 1) * 3 + min(len(columns), 3) - 1
+            mult = d[f"pool_mult_{covered}"]
             assert mult > 0
             mean = rescale(window.sum(axis=(1, 2)), mult, d["pool_shift"])
             result[:, oy, ox] = np.clip(mean, limits.min, limits.max)
         return result.view(np.uint8).reshape(-1, config.cols)
-
-
-def _place(number, pads, side):
-    """Give 2 for a window that is cut off behind, else 0 for the first one and 1 for others."""
-    size, kernel, stride = side
-    if number * stride - pads[0] + kernel > size:
-        return 2
-    return min(number, 1)
 
 
 def _windows(size, kernel, stride, before, after):
