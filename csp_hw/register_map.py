@@ -46,6 +46,8 @@ class ErrorCode(enum.IntEnum):
     TIMEOUT = 6
     #: Software asked for it with CONTROL.abort.
     ABORTED = 7
+    #: A tile of the list does not fit the buffers, or comes out of order.
+    TILES = 8
 
 
 class Field(NamedTuple):

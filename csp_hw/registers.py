@@ -8,12 +8,12 @@ from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.axi_lite import AxiLiteSignature, Response
+from csp_hw.axi.signature import LITE_ADDRESS_BITS, LiteSignature, Response
 from csp_hw.config import CspConfig
 from csp_hw.register_map import REGISTERS, Access, BufferStyle, Field, Register
 
 #: The port's address space: 4 KiB.
-ADDR_BITS = 12
+ADDR_BITS = LITE_ADDRESS_BITS
 WORD_BITS = 32
 #: Bits of an address below a word's.
 BYTE_BITS = 2
@@ -76,7 +76,7 @@ class RegisterFile(wiring.Component):
 
     Members
     -------
-    axi : In(AxiLiteSignature)
+    axi : In(LiteSignature)
     software : Out
         :func:`software_layout`, as in ``software.timeout.cycles``: registers, which begin with
         their reset values. A pulse is 1 for one cycle.
@@ -102,7 +102,7 @@ class RegisterFile(wiring.Component):
         }
         super().__init__(
             {
-                "axi": In(AxiLiteSignature(ADDR_BITS, WORD_BITS)),
+                "axi": In(LiteSignature()),
                 "software": Out(software, init=initial),
                 "hardware": In(hardware_layout()),
                 "irq": Out(1),

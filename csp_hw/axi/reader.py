@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.axi.bursts import BurstPlanner
 from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES, SIZE_BITS, Fault, burst_layout, run_layout
 from csp_hw.axi.queue import Queue
-from csp_hw.axi.signature import ADDRESS_BITS, OKAY, ReadSignature
+from csp_hw.axi.signature import ADDRESS_BITS, ReadSignature, Response
 
 #: Bursts whose data are still to come.
 OUTSTANDING = 16
@@ -178,7 +178,7 @@ class ReadManager(wiring.Component):
         m.d.sync += outstanding.eq(outstanding + asked - done)
 
         with m.If(self.error == Fault.NONE):
-            with m.If(answered & (answer.resp != OKAY)):
+            with m.If(answered & (answer.resp != Response.OKAY)):
                 m.d.sync += self.error.eq(Fault.BUS)
             for planner in planners:
                 with m.Elif(planner.outside):

@@ -7,6 +7,8 @@ that AXI gives it, such as ``m_axi_act_araddr``, and the signals that are consta
 bursts increment by whole beats, normal bufferable memory (cache 0b0011), protection 0, ID 0.
 """
 
+import enum
+
 from amaranth import Module, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -18,11 +20,18 @@ ADDRESS_BITS = 64
 LITE_ADDRESS_BITS = 12
 LITE_BYTES = 4
 RESPONSE_BITS = 2
-OKAY = 0
 INCREMENT = 1
 BUFFERABLE = 0b0011
 #: The widest bus that AXI knows is 1,024 bits.
 MOST_BYTES = 128
+
+
+class Response(enum.IntEnum):
+    """Answer to an access."""
+
+    OKAY = 0
+    SLVERR = 2
+    DECERR = 3
 
 
 def _check(data_bytes: int) -> None:

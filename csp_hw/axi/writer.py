@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.axi.bursts import BurstPlanner
 from csp_hw.axi.ports import LENGTH_BITS, OFFSET_BITS, PAGE_BYTES, SIZE_BITS, Fault, run_layout
 from csp_hw.axi.queue import Queue
-from csp_hw.axi.signature import ADDRESS_BITS, OKAY, WriteSignature
+from csp_hw.axi.signature import ADDRESS_BITS, Response, WriteSignature
 
 #: Bursts that are not acknowledged yet.
 OUTSTANDING = 16
@@ -155,7 +155,7 @@ class WriteManager(wiring.Component):
             m.d.sync += w.valid.eq(0)
 
         with m.If(self.error == Fault.NONE):
-            with m.If(b.valid & (b.payload.resp != OKAY)):
+            with m.If(b.valid & (b.payload.resp != Response.OKAY)):
                 m.d.sync += self.error.eq(Fault.BUS)
             with m.Elif(planner.outside):
                 m.d.sync += self.error.eq(Fault.RANGE)

@@ -390,6 +390,7 @@ static_assert(sizeof(csp_t) == 0x144, "Packing error");
 #define CSP__ERROR_CODE__STREAM_LONG 5 // A stream of the layer went on after its end.
 #define CSP__ERROR_CODE__TIMEOUT 6 // The layer made no progress for TIMEOUT cycles.
 #define CSP__ERROR_CODE__ABORTED 7 // Software asked for it with CONTROL.abort.
+#define CSP__ERROR_CODE__TILES 8 // A tile of the list does not fit the buffers, or comes out of order.
 
 #ifdef __cplusplus
 }

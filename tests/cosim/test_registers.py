@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
-from csp_hw.axi_lite import connect_pins, pins
+from csp_hw.axi.signature import connect_flat, flat_members
 from csp_hw.config import PRESETS
 from csp_hw.registers import RegisterFile
 from sim.cosim.toolchain import find_compiler, find_verilator
@@ -21,13 +21,13 @@ class Pinned(wiring.Component):
 
     def __init__(self):
         self.registers = RegisterFile(PRESETS["tiny_4x4"])
-        super().__init__(pins(self.registers.axi.signature, "s_axil"))
+        super().__init__(flat_members("s_axil", self.registers.axi.signature))
 
     def elaborate(self, platform):
         del platform
         m = Module()
         m.submodules.registers = self.registers
-        connect_pins(m, self, "s_axil", self.registers.axi)
+        connect_flat(m, self, "s_axil", self.registers.axi)
         return m
 
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from csp_hw.axi_lite import Response
+from csp_hw.axi.signature import Response
 from csp_hw.config import PRESETS, BufferStyle
 from csp_hw.register_map import REGISTERS, Access
 from csp_hw.registers import RegisterFile, hardware_layout, software_layout
