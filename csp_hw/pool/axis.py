@@ -31,8 +31,6 @@ class Axis(wiring.Component):
         It is the last one.
     begins, ends : Out(1)
         A window begins at it, or ends with it.
-    overlaps, three : Out(1)
-        The kernel is above the stride, is 3; constant.
     cover : Out
         How many positions of the window that ends lie inside, up to POOL_COVER, less 1.
     """
@@ -51,8 +49,6 @@ class Axis(wiring.Component):
                 "last": Out(1),
                 "begins": Out(1),
                 "ends": Out(1),
-                "overlaps": Out(1),
-                "three": Out(1),
                 "cover": Out(range(POOL_COVER)),
             }
         )
@@ -80,9 +76,10 @@ class Axis(wiring.Component):
         so_far, total = Signal(range(POOL_COVER + 1)), Signal(range(POOL_COVER + 1))
         was_inside = Signal(2)
         more = Signal(range(POOL_COVER + 2))
-        m.d.sync += [self.overlaps.eq(self.kernel > self.stride), self.three.eq(self.kernel == 3)]
-        with m.If(self.overlaps):
-            m.d.comb += more.eq(was_inside[0] + (was_inside[1] & self.three) + self.inside)
+        overlaps, three = Signal(), Signal()
+        m.d.sync += [overlaps.eq(self.kernel > self.stride), three.eq(self.kernel == 3)]
+        with m.If(overlaps):
+            m.d.comb += more.eq(was_inside[0] + (was_inside[1] & three) + self.inside)
         with m.Else():
             m.d.comb += more.eq(Mux(self.begins, 0, so_far) + self.inside)
         m.d.comb += [
