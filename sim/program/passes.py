@@ -68,7 +68,7 @@ class Pass:
     input: Loops
     output: Loops
     residual: Loops | None = None
-    data: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    data: dict[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
     again: int = 0
 
     @property
@@ -142,12 +142,13 @@ def convolution(step: Step, number: int, target: Target, config: CspConfig, imag
     if window.fold > 1:
         folded *= len(window.lines) * len(window.columns)
     view = part.view(window.geometry)
-    schedule = Schedule.make(view, 0, config, folded, interleave=window.interleave)
-    if schedule.tiles[-1].base // config.rows >= 1 << GROUP_BITS:
+    groups = Grid.of(window.geometry, folded, config.rows).positions // config.rows
+    if groups >= 1 << GROUP_BITS:
         raise CspError(
-            f"layer {view.name}: {len(images)} images have more than {1 << GROUP_BITS} groups of "
-            f"{config.rows} positions"
+            f"layer {view.name}: {groups} groups of {config.rows} positions, at most "
+            f"{(1 << GROUP_BITS) - 1} are possible"
         )
+    schedule = Schedule.make(view, 0, config, folded, interleave=window.interleave)
     each = schedule.words_per_chunk
     beats = range(part.beats.start, part.beats.start + window.beats)
     words = range(part.chunks.start * each, part.chunks.stop * each)

@@ -6,16 +6,16 @@ import contextlib
 import dataclasses
 import math
 
+import numpy as np
+
 from csp_algo.errors import CspError, located
 from csp_algo.network import Concat, Flatten, Layer, Network, Node, Pool
 from csp_hw.config import CspConfig
+from sim.grid import Grid
 from sim.program.filters import Part, layer_layout, split_filters
 from sim.program.layout import Layout
 from sim.program.pooling import PoolWindow, pool_window, pool_windows
 from sim.program.windows import Window, cut_window, strips, whole_window, windows
-
-#: How often the columns of a layer may be computed for the sake of a pooling behind it.
-TWICE_LIMIT = 1.25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class _Planner:
             return False
         steps = []
         with contextlib.suppress(CspError):
-            steps = [self._pooled(plan.layer, step.part, node) for step in plan.steps]
+            steps = [self._pooled(plan.layer, step, node) for step in plan.steps]
         found = tuple(step for step in steps if step is not None)
         if len(found) != len(plan.steps):
             return False
@@ -181,12 +181,14 @@ class _Planner:
         self.plan.hidden.add(node.input)
         return True
 
-    def _pooled(self, layer: Layer, part: Part, node: Pool) -> Step | None:
+    def _pooled(self, layer: Layer, step: Step, node: Pool) -> Step | None:
         """Give filters with the pooling behind them, in as few strips as possible.
 
-        Columns in which windows of two strips overlap are computed twice; none if they are many.
+        None if more strips cost more cycles of the array than a pooling on its own would take to
+        read the map.
         """
-        config, images, shape = self._config, self._images, layer.geometry.out_shape
+        config, images, part = self._config, self._images, step.part
+        shape = layer.geometry.out_shape
         whole = whole_window(layer.geometry, len(part.beats), part.matrix.filters, config, images)
         width = node.out_shape(shape)[1]
         least = -(-width * len(part.chunks) // config.pool_words)
@@ -194,10 +196,18 @@ class _Planner:
             pools = [
                 pool_window(node, shape, part.chunks, config, out) for out in strips(width, count)
             ]
-            columns = [pool.columns for pool in pools]
-            if sum(map(len, columns)) > TWICE_LIMIT * shape[1]:
-                return None
-            fitted = cut_window(whole, columns, config, images)
+            fitted = cut_window(whole, [pool.columns for pool in pools], config, images)
             if fitted is not None:
-                return Step(part=part, windows=fitted, pools=tuple(pools))
+                found = dataclasses.replace(step, windows=fitted, pools=tuple(pools))
+                more = self._cycles(found) - self._cycles(step)
+                beats = images * shape[0] * shape[1] * len(part.chunks)
+                return found if more <= beats else None
         return None
+
+    def _cycles(self, step: Step) -> int:
+        """Give the steps of the array for some filters over all windows."""
+        grids = [
+            Grid.of(window.geometry, self._images, self._config.rows) for window in step.windows
+        ]
+        groups = sum(len(grid.live_groups()) for grid in grids)
+        return groups * int(step.part.matrix.counts.sum(dtype=np.int64))

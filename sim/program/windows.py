@@ -238,7 +238,8 @@ def _folds(window: Window, config: CspConfig) -> Iterator[Window]:
     geometry = window.geometry
     if geometry.kernel != (1, 1) or geometry.stride != (1, 1) or any(geometry.padding):
         return
-    forms = {down * right: (down, right) for down in SIDES for right in SIDES}
+    # The widest of equals is the last one.
+    forms = {down * right: (down, right) for down in reversed(SIDES) for right in SIDES}
     for fold, kernel in sorted(forms.items())[1:]:
         beats = -(-window.beats // fold)
         shape = (*kernel, beats * config.cols)

@@ -346,6 +346,26 @@ def test_a_gap_between_groups_ends_a_tile():
     assert tiles == (Tile(0, 0, 4), Tile(1, 16, 1), Tile(2, 28, 2), Tile(3, 80, 1))
 
 
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, configs(), st.integers(1, 8))
+def test_what_is_around_the_engine_may_limit_the_tiles(seed, config, interleave):
+    layer, _ = layer_and_inputs(seed, groups=1)
+    limit = min(interleave, config.max_interleave)
+    limited = Schedule.make(layer, 0, config, 2, interleave=limit)
+    assert max(tile.interleave for tile in limited.tiles) <= limit
+    pixels = sum(int(limited.live(tile).sum()) for tile in limited.tiles)
+    assert pixels == limited.grid.pixels
+    free = Schedule.make(layer, 0, config, 2)
+    if max(tile.interleave for tile in free.tiles) <= limit == config.max_interleave:
+        assert limited.tiles == free.tiles
+
+
+def test_a_limit_of_the_tiles_is_in_range():
+    for interleave in (0, 5):
+        with pytest.raises(CspError, match=f"interleave must be 1 … 4, not {interleave}"):
+            Schedule.make(fixed_layer((2, 2, 2), 4), 0, TINY, 1, interleave=interleave)
+
+
 @settings(deadline=None)
 @given(SEEDS, configs(), st.integers(1, 40), st.integers(1, 300))
 def test_estimates_are_not_below_the_parts(seed, config, groups, steps):
