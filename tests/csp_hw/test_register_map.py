@@ -165,6 +165,7 @@ def test_styles_and_errors():
         ("STREAM_LONG", 5),
         ("TIMEOUT", 6),
         ("ABORTED", 7),
+        ("TILES", 8),
     ]
 
 

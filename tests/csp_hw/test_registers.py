@@ -24,8 +24,8 @@ BUILD = {
 DONE, ERROR, PENDING = 1 << 1, 1 << 2, 1 << 3
 
 
-def write_word(address, data, strobes=FULL, prot=0):
-    return {"addr": address, "prot": prot}, {"data": data, "strb": strobes}
+def write_word(address, data, strobes=FULL):
+    return {"addr": address}, {"data": data, "strb": strobes}
 
 
 class Manager:
@@ -41,14 +41,13 @@ class Manager:
 
     async def write(self, ctx, address, data, strobes=FULL):
         """Give the answer."""
-        prot = between(self.rng, 0, 7)
-        at, word = write_word(address, data, strobes, prot)
+        at, word = write_word(address, data, strobes)
         waiting = [(self.axi.aw, at), (self.axi.w, word)]
         return (await self._access(ctx, waiting, self.axi.b))["resp"]
 
     async def read(self, ctx, address):
         """Give the word and the answer."""
-        at = {"addr": address, "prot": between(self.rng, 0, 7)}
+        at = {"addr": address}
         answer = await self._access(ctx, [(self.axi.ar, at)], self.axi.r)
         return answer["data"], answer["resp"]
 
@@ -412,7 +411,7 @@ def test_writes_and_reads_at_the_same_time(gaps):
     sources = [
         Source(axi.aw, [at for at, _ in words], gap=gaps[0], seed=1),
         Source(axi.w, [word for _, word in words], gap=gaps[1], seed=2),
-        Source(axi.ar, [{"addr": places[n], "prot": 0} for n in reads], gap=gaps[2], seed=3),
+        Source(axi.ar, [{"addr": places[n]} for n in reads], gap=gaps[2], seed=3),
     ]
     b = Sink(axi.b, len(writes), gap=gaps[3], seed=4)
     r = Sink(axi.r, len(reads), gap=gaps[4], seed=5)
@@ -448,7 +447,7 @@ def test_no_path_between_channels():
         for _ in range(200):
             before = [plain(ctx.get(port)) for port in outputs]
             for channel in (axi.aw, axi.ar):
-                ctx.set(channel.payload, {"addr": pick(rng, REGISTERS).offset, "prot": 0})
+                ctx.set(channel.payload, {"addr": pick(rng, REGISTERS).offset})
                 ctx.set(channel.valid, between(rng, 0, 1))
             ctx.set(axi.w.payload, {"data": between(rng, 0, 2**32 - 1), "strb": FULL})
             ctx.set(axi.w.valid, between(rng, 0, 1))
