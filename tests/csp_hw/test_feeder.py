@@ -108,6 +108,15 @@ def test_sparse(case, period):
     check(rng, CONFIG, [geometry] * 2, case=case, period=period, density=1.0)
 
 
+def test_commands_wait():
+    # Tiles of one word: all of what follows could be done before a command is taken.
+    rng = rng_of(111)
+    config = CONFIG.replace(max_interleave=1)
+    geometry = Geometry(in_shape=(4, 30, 1), filters=1, padding=(0, 0, 0, 3))
+    each = make_pass(rng, config, geometry, case="dense", density=1.0, tight=False)
+    feed(config, [each], gaps=(0.0, 0.0, 0.0, 0.97, 0.0))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
