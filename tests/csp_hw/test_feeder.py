@@ -50,6 +50,12 @@ def test_strides(stride):
     check(rng, CONFIG, [geometry], images=2, density=0.7)
 
 
+def test_phases_of_three_beats():
+    rng = rng_of(112)
+    geometry = Geometry(in_shape=(7, 9, 12), filters=1, kernel=(3, 3), stride=(2, 2))
+    check(rng, CONFIG, [geometry], density=0.5)
+
+
 @pytest.mark.parametrize("kernel", [(11, 11), (11, 1), (1, 11), (1, 1)])
 def test_kernels(kernel):
     rng = rng_of(102, *kernel)
