@@ -24,8 +24,8 @@ class BurstPlanner(wiring.Component):
     the last burst is cut. A burst is as long as the run, the page and ``burst`` allow, and is
     cut when the beats that it needs are free: room to read into, or data to write.
 
-    A burst is on offer four cycles after its run's transfer at the earliest, then one every two
-    cycles. A run a cycle is taken while runs touch.
+    A burst is on offer five cycles after its run's transfer at the earliest, three after its last
+    beat got free; then one every two cycles. A run a cycle is taken while runs touch.
 
     Parameters
     ----------

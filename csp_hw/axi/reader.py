@@ -33,9 +33,9 @@ class ReadManager(wiring.Component):
     consumer. Clients with a burst to ask for take turns. A burst has at most a quarter of the
     client's beats (:func:`longest_burst`), at most 256, and does not cross a page.
 
-    ``arvalid`` rises 7 cycles after a run's transfer at the earliest, and a beat is on offer 3
+    ``arvalid`` rises 8 cycles after a run's transfer at the earliest, and a beat is on offer 3
     cycles after it came. A burst every two cycles; a client has one beat a cycle, sustained, while
-    the memory answers within 3/4 · depth − 7 cycles from ``arvalid`` to the first beat.
+    the memory answers within 3/4 · depth − 9 cycles from ``arvalid`` to the first beat.
 
     Parameters
     ----------
