@@ -555,6 +555,15 @@ def test_a_pooling_behind_strips():
     ]
     assert [step.schedule.grid.width for step in program.passes] == [16, 17, 17, 17]
     assert {step.nodes for step in program.passes} == {("l", "p")}
+    # Strips for the line buffer serve the pooler, too.
+    narrow = dataclasses.replace(config, line_bytes=256, pool_words=64)
+    program = check(network, narrow, images_for(network, 2))
+    assert len(program.passes) > 4
+    assert {step.nodes for step in program.passes} == {("l", "p")}
+    # A pixel of more words than the pooler's line.
+    wide = network_of(shape, layer("l", "input", shape, 20, **SAME), node)
+    program = check(wide, dataclasses.replace(config, pool_words=4), images_for(wide, 1))
+    assert {step.nodes for step in program.passes} == {("l",), ("p",)}
     # Where too much would be computed twice, the map goes through memory.
     program = check(network, dataclasses.replace(TINY, pool_words=4), images_for(network, 1))
     assert {step.nodes for step in program.passes} == {("l",), ("p",)}
