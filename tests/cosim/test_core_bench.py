@@ -306,7 +306,8 @@ def test_timing_of_each_port(verilator):
     ANSWER_UNKNOWN,
     ANSWER_IN_RESET,
     ANSWER_MISSING,
-) = range(1, 12)
+    ANSWER_TOO_EARLY,
+) = range(1, 13)
 
 FAKE = """
 module csp_core(
@@ -331,7 +332,7 @@ module csp_core(
   assign irq = 0;
   assign s_axil_awready = take;
   assign s_axil_wready = take;
-  assign s_axil_bvalid = written | (mode == 10 & rst);
+  assign s_axil_bvalid = written | (mode == 10 & rst) | (mode == 12 & s_axil_awvalid);
   assign s_axil_bresp = 0;
   assign s_axil_arready = ask;
   assign s_axil_rvalid = asked & ~(mode == 6 & age[0]) | (mode == 8 & age == 20);
@@ -371,6 +372,7 @@ def test_rules_that_need_unknown_bits_or_resets():
         ANSWER_WITHDRAWN: ("registers", protocol.ANSWER_HELD),
         ANSWER_CHANGED: ("registers", protocol.ANSWER_HELD),
         ANSWER_UNASKED: ("registers", protocol.UNASKED),
+        ANSWER_TOO_EARLY: ("registers", protocol.UNASKED),
         ANSWER_UNKNOWN: ("registers", protocol.ANSWER_UNKNOWN),
         ANSWER_IN_RESET: ("registers", protocol.ANSWER_RESET),
     }
@@ -380,7 +382,13 @@ def test_rules_that_need_unknown_bits_or_resets():
         for mode in expected
         for asked in (
             quiet(writes=[("MODE", mode)], strict=False, stalls=stalls),
-            quiet(wait=40, reads=["MODE"] * 5, strict=False, stalls=stalls),
+            quiet(
+                writes=[("MODE", mode)],
+                wait=40,
+                reads=["MODE"] * 5,
+                strict=False,
+                stalls=stalls,
+            ),
             quiet(writes=[("MODE", 0)], strict=False),
             quiet(wait=40, reads=["MODE"], stalls=stalls),
         )
