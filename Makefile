@@ -6,10 +6,10 @@ ARGS   ?=
 SETUP   = @python="$$(sh tools/check_host.sh)" && "$$python" tools/environment.py $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak bench synth clean distclean host
+.PHONY: help demo test lint format soak bench synth registers clean distclean host
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: host $(VENV)/core.stamp ## run the pruned classifier on the generated Verilog
 	@$(PY) -m sim demo $(ARGS)
@@ -35,6 +35,9 @@ bench: host $(VENV)/core.stamp ## speed of the co-simulation
 
 synth: host $(VENV)/synth.stamp ## FPGA synthesis: Fmax and area on an ECP5
 	$(PY) benchmarks/synthesis.py $(ARGS)
+
+registers: host $(VENV)/registers.stamp ## from registers.rdl: C header, Python map, documentation
+	$(PY) tools/registers.py --html build/registers
 
 clean: ## what was built, not the environment
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

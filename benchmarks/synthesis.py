@@ -32,10 +32,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw import array
+from csp_hw.axi.reader import ReadManager
+from csp_hw.axi.writer import WriteManager
 from csp_hw.config import BufferStyle, CspConfig, preset
 from csp_hw.engine import Engine
+from csp_hw.feeder import Feeder
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
+from csp_hw.pool.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -76,6 +80,15 @@ def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {**array.parts(config), COLUMN_MODULE: OutputColumn(config)}
 
 
+def _axi_reader(config: CspConfig) -> ReadManager:
+    """Give the port of descriptors, parameters, tiles, counts and weights."""
+    return ReadManager(config.cols, (16, 16, 16, 32, 64))
+
+
+def _axi_writer(config: CspConfig) -> WriteManager:
+    return WriteManager(config.cols, 32)
+
+
 def designs() -> dict[str, Design]:
     """Give the designs by name."""
     big = preset("csp_8x8")
@@ -92,6 +105,10 @@ def designs() -> dict[str, Design]:
         "array_4x4_regbin_depth16": whole_array(config=small.replace(depth=16, **regbin)),
         "array_8x8": whole_array(config=big),
         "output": Design(create=OutputStage, config=big),
+        "axi_reader": Design(create=_axi_reader, config=big),
+        "axi_writer": Design(create=_axi_writer, config=big),
+        "feeder": Design(create=Feeder, config=big),
+        "pooler": Design(create=Pooler, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
     }

@@ -50,6 +50,8 @@ class Array(wiring.Component):
     drain : In
         One entry of one row to be drained; at least ``DRAIN_DISTANCE`` cycles after the last
         product of its tile.
+    zeros : Out
+        Of each row: the activation that entered in the cycle before is 0.
     sums : Out
         The drained partial sums of all columns, ``drain_latency(config)`` cycles after ``drain``.
     saturations : Out
@@ -69,6 +71,7 @@ class Array(wiring.Component):
                 "weights": In(data.ArrayLayout(signed(WEIGHT_BITS), config.cols)),
                 "control": In(control_layout(config)),
                 "drain": In(drain_layout(config)),
+                "zeros": Out(config.rows),
                 "sums": Out(data.ArrayLayout(signed(config.acc_bits), config.cols)),
                 "saturations": Out(range(config.rows * config.cols + 1)),
             }
@@ -85,11 +88,16 @@ class Array(wiring.Component):
         signature = RowSignature(config)
 
         # Left and top edge: each row's activation waits for its control, which goes down a row a
-        # cycle; each column's weight waits for the activations to reach it.
+        # cycle; each column's weight waits for the activations to reach it. Whether an activation
+        # is zero is seen here, once for all PEs of its row.
+        entered = Signal.like(self.activations)
+        m.d.sync += entered.eq(self.activations)
+        m.d.comb += self.zeros.eq(Cat(activation == 0 for activation in entered))
         activations = [
-            delayed(m, activation, row + 1, f"activation_{row}")
-            for row, activation in enumerate(self.activations)
+            delayed(m, activation, row, f"activation_{row}")
+            for row, activation in enumerate(entered)
         ]
+        zeros = [delayed(m, zero, row, f"zero_{row}") for row, zero in enumerate(self.zeros)]
         weights = Cat(
             delayed(m, weight, col + 1, f"weight_{col}") for col, weight in enumerate(self.weights)
         )
@@ -107,6 +115,7 @@ class Array(wiring.Component):
                 "row": Const(row, Shape.cast(row_number(config))),
                 "acc_shift": self.acc_shift,
                 "activation": activations[row],
+                "zero": zeros[row],
                 **dict(zip(DOWNWARD, above, strict=True)),
                 **below,
             }

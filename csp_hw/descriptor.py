@@ -33,6 +33,7 @@ BEAT_BITS = 24
 LOOP_BITS = 16
 RING_BITS = 5
 STROBE_BITS = 64
+POOL_MULTS = POOL_COVER**2
 
 
 class Kind(enum.IntEnum):
@@ -120,8 +121,8 @@ WORDS: list[list[tuple[str, int]]] = [
     ],
     [("pool_words", 16), ("pool_signed", 1)],
     *[
-        [(f"pool_mult_{n}", MULT_BITS) for n in range(first, min(first + 2, POOL_COVER**2))]
-        for first in range(0, POOL_COVER**2, 2)
+        [(f"pool_mult_{n}", MULT_BITS) for n in range(first, min(first + 2, POOL_MULTS))]
+        for first in range(0, POOL_MULTS, 2)
     ],
 ]
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.array import Array
 from csp_hw.config import CspConfig
-from csp_hw.counters import Counters, counters_layout
+from csp_hw.counters import Counters, MacEvents, counters_layout
 from csp_hw.drain import Drain
 from csp_hw.hazard import HazardUnit
 from csp_hw.issue import Issuer
@@ -17,6 +17,7 @@ from csp_hw.ports import (
     counts_layout,
     filter_layout,
     layer_layout,
+    position_layout,
     results_layout,
     tile_layout,
     weights_layout,
@@ -45,6 +46,8 @@ class Engine(wiring.Component):
         One command a layer; clears the counters. ``tiles`` tells how many tiles it has.
     params : In(stream)
         K · cols beats a layer: bias, multiplier and shift of each filter, zero for padding.
+    residual : In(stream)
+        If the layer adds a residual, one word for each result word, in the order of ``results``.
     tiles : In(stream)
         One command a tile.
     counts : In(stream)
@@ -54,6 +57,10 @@ class Engine(wiring.Component):
     activations : In(stream)
         I words a surviving tap: for each block, for each pixel i, for each tap. Dead lanes may
         hold anything.
+    positions : Out(stream)
+        Where each surviving tap lies, once a tile, see :func:`csp_hw.ports.position_layout`: what
+        a feeder of ``activations`` must know. No tap is computed before its position was taken;
+        who needs none ties ``ready`` to 1. The payload is the output of a memory.
     results : Out(stream)
         For each pixel i, for each row with a live pixel, for each chunk: one word, or four of
         int32.
@@ -70,10 +77,12 @@ class Engine(wiring.Component):
             {
                 "layer": In(stream.Signature(layer_layout(config))),
                 "params": In(stream.Signature(filter_layout())),
+                "residual": In(stream.Signature(results_layout(config))),
                 "tiles": In(stream.Signature(tile_layout(config))),
                 "counts": In(stream.Signature(counts_layout(config))),
                 "weights": In(stream.Signature(weights_layout(config))),
                 "activations": In(stream.Signature(activations_layout(config))),
+                "positions": Out(stream.Signature(position_layout(config))),
                 "results": Out(stream.Signature(results_layout(config))),
                 "counters": Out(counters_layout()),
                 "idle": Out(1),
@@ -93,6 +102,7 @@ class Engine(wiring.Component):
         m.submodules.array = array = Array(config, hierarchical=self.hierarchical)
         m.submodules.drain = drain = Drain(config)
         m.submodules.output = output = OutputStage(config, hierarchical=self.hierarchical)
+        m.submodules.macs = macs = MacEvents(config)
         m.submodules.counters = counters = Counters(config)
 
         # The layer.
@@ -103,6 +113,8 @@ class Engine(wiring.Component):
             self.idle.eq(sequencer.idle),
             skip.taps.eq(layer.taps),
             skip.period.eq(layer.period),
+            skip.position_words.eq(layer.position_words),
+            skip.kernel_w.eq(layer.kernel_w),
             issuer.chunks.eq(layer.chunks),
             array.acc_shift.eq(layer.acc_shift),
             drain.chunks.eq(layer.chunks),
@@ -120,6 +132,7 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.activations), row_buffer.i)
         wiring.connect(m, wiring.flipped(self.params), output.params)
         wiring.connect(m, skip.o, issuer.blocks)
+        wiring.connect(m, skip.positions, wiring.flipped(self.positions))
         m.d.comb += [
             issuer.activations_available.eq(row_buffer.available),
             row_buffer.offset.eq(issuer.activations_offset),
@@ -150,6 +163,7 @@ class Engine(wiring.Component):
             drain.sums.eq(array.sums),
         ]
         wiring.connect(m, drain.o, output.i)
+        wiring.connect(m, wiring.flipped(self.residual), output.residual)
         wiring.connect(m, output.o, wiring.flipped(self.results))
 
         # Counters.
@@ -174,6 +188,11 @@ class Engine(wiring.Component):
             ),
             events.stalled_drain.eq(~self.idle & ~issuer.issued & ~stalled),
             events.saturations.eq(array.saturations),
+            macs.last_filters.eq(layer.last_filters),
+            macs.product.eq(issuer.product),
+            macs.zeros.eq(array.zeros),
+            events.useful_macs.eq(macs.useful),
+            events.gated_macs.eq(macs.gated),
             self.counters.eq(counters.counters),
         ]
         for name, port in moved.items():

@@ -22,24 +22,28 @@ from typing import Any
 
 from amaranth.back import verilog
 from amaranth.hdl import Shape
-from amaranth.lib import data
+from amaranth.lib import data, wiring
 
 from csp_hw import ports
 from csp_hw.array import parts
 from csp_hw.config import ConfigError, CspConfig
+from csp_hw.core import Core
 from csp_hw.counters import counters_layout
 from csp_hw.engine import Engine
 from csp_hw.output import COLUMN_MODULE, OutputColumn
 
-#: Name of the top.
-TOP = "csp_engine"
+#: Names of the tops.
+TOP, CORE = "csp_engine", "csp_core"
 VERILOG, CONFIG, SIGNALS, FILES = "csp_engine.v", "config.json", "signals.json", "files.f"
 #: Version of config.json and signals.json.
 FORMAT = 1
 
 
 def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
-    """Give the payloads of the engine's streams; all go in except ``results``."""
+    """Give the payloads of the streams that whoever uses the engine serves.
+
+    All go in except ``results``. ``positions``, which also goes out, may be ignored.
+    """
     return {
         "layer": ports.layer_layout(config),
         "params": ports.filter_layout(),
@@ -47,22 +51,38 @@ def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
         "counts": ports.counts_layout(config),
         "weights": ports.weights_layout(config),
         "activations": ports.activations_layout(config),
+        "residual": ports.results_layout(config),
         "results": ports.results_layout(config),
     }
 
 
 def engine_verilog(config: CspConfig) -> str:
-    """Give the accelerator as one text; the same for the same configuration, byte for byte.
+    """Give the engine as one text; the same for the same configuration, byte for byte."""
+    return _verilog({**_repeated(config), TOP: Engine(config, hierarchical=True)})
 
-    What the array and the output stage repeat is elaborated once, as a module of its own: neither
-    the time nor the text grows with rows × cols.
+
+def core_verilog(config: CspConfig) -> str:
+    """Give the whole core as one text; the same for the same configuration, byte for byte.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is that of an engine only.
     """
-    modules = {
-        **parts(config),
-        COLUMN_MODULE: OutputColumn(config),
-        TOP: Engine(config, hierarchical=True),
-    }
-    # Source locations are paths of this machine, and half of the text.
+    return _verilog({**_repeated(config), CORE: Core(config, hierarchical=True)})
+
+
+def _repeated(config: CspConfig) -> dict[str, wiring.Component]:
+    """Give what stands in a design rows × cols, or cols times."""
+    return {**parts(config), COLUMN_MODULE: OutputColumn(config)}
+
+
+def _verilog(modules: dict[str, wiring.Component]) -> str:
+    """Give modules as one text.
+
+    What repeats is elaborated once, as a module of its own: neither the time nor the text grows
+    with rows × cols. Source locations are paths of this machine, and half of the text.
+    """
     with _collector_paused():
         return "".join(
             verilog.convert(module, name=name, emit_src=False, strip_internal_attrs=True)
@@ -80,8 +100,10 @@ def signals(config: CspConfig) -> dict[str, Any]:
         "clk": {"direction": "input", "width": 1},
         "rst": {"direction": "input", "width": 1},
     }
-    for name, layout in stream_layouts(config).items():
-        forward, backward = ("output", "input") if name == "results" else ("input", "output")
+    streams = stream_layouts(config) | {"positions": ports.position_layout(config)}
+    for name, layout in streams.items():
+        outward = name in ("results", "positions")
+        forward, backward = ("output", "input") if outward else ("input", "output")
         described[f"{name}__payload"] = {"direction": forward, **_fields(layout)}
         described[f"{name}__valid"] = {"direction": forward, "width": 1}
         described[f"{name}__ready"] = {"direction": backward, "width": 1}
@@ -90,7 +112,7 @@ def signals(config: CspConfig) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "top": TOP,
-        "streams": list(stream_layouts(config)),
+        "streams": list(streams),
         "ports": described,
     }
 

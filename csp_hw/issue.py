@@ -21,6 +21,8 @@ def product_layout(config: CspConfig) -> data.StructLayout:
         The run is the first that its entry meets in this tile.
     bank, word
         Where the run's entry stands.
+    last_chunk
+        It is of chunk K − 1.
     live
         Rows whose pixel is real.
     """
@@ -31,6 +33,7 @@ def product_layout(config: CspConfig) -> data.StructLayout:
             "fresh": unsigned(1),
             "bank": unsigned(1),
             "word": range(config.half_depth),
+            "last_chunk": unsigned(1),
             "live": unsigned(config.rows),
         }
     )
@@ -268,6 +271,7 @@ class Issuer(wiring.Component):
             self.product.fresh.eq(fresh),
             self.product.bank.eq(place[0]),
             self.product.word.eq(place[1:]),
+            self.product.last_chunk.eq(next_chunk == self.chunks),
             self.product.live.eq(tile.live.word_select(pixel, config.rows)),
         ]
         return m

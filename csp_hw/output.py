@@ -1,21 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output stage: bias, requantisation, ReLU and saturation of drained partial sums."""
+"""The output stage: bias, requantisation, residual, ReLU and saturation of drained sums."""
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw import ports
-from csp_hw.config import ACC_SHIFT_BITS, BIAS_BITS, MULT_BITS, SHIFT_BITS, CspConfig
-from csp_hw.util import place
+from csp_hw.buffer import ResultBuffer
+from csp_hw.config import (
+    ACC_SHIFT_BITS,
+    ACTIVATION_BITS,
+    BIAS_BITS,
+    MULT_BITS,
+    SHIFT_BITS,
+    CspConfig,
+)
+from csp_hw.util import delayed, place
 
 #: Verilog module of a column, instantiated cols times.
 COLUMN_MODULE = "csp_output_column"
 #: Result words that may be inside the stage at once: the depth of the result buffer, which is
 #: one row of LUT RAM on an ECP5 and covers the latency and the returning credit.
 CREDITS = 16
+#: Cycles from a column's operands to its result.
+COLUMN_LATENCY = 10
 #: Cycles from a word's acceptance to its result's first cycle on offer.
-LATENCY = 11
+LATENCY = 1 + COLUMN_LATENCY + 2
 INT32_LATENCY = 6
 #: Words that carry the int32 results of one chunk.
 INT32_WORDS = 4
@@ -28,11 +38,17 @@ VALUE_BITS = max(SUM_BITS, BIAS_BITS) + 1
 LOW_BITS = 17
 #: v · mult.
 PRODUCT_BITS = VALUE_BITS + MULT_BITS
-#: Levels of the second part of the shifter, which shifts by 0 … 7.
+#: Levels of the second part of a shifter, which shifts by 0 … 7.
 FINE_BITS = 3
+#: z is clipped to this width before a residual is added.
+RESIDUAL_BITS = 16
 #: Between the two parts of the shifter, values are clipped to this width: the second part leaves
-#: at least ten bits of twice the result, enough for 255 or -128 after the rounding.
-CLIP_BITS = 10 + 2**FINE_BITS - 1
+#: at least one bit more than twice z has, so whatever is clipped there is clipped again later.
+CLIP_BITS = RESIDUAL_BITS + 1 + 2**FINE_BITS - 1
+#: r · rmult, r being int8 or uint8.
+ADDED_BITS = ACTIVATION_BITS + MULT_BITS
+#: Cycles for which a column holds a residual back until z comes.
+RESIDUAL_DELAY = 3
 
 
 def _limit(sign, width: int):
@@ -54,7 +70,9 @@ class ColumnSignature(wiring.Signature):
             {
                 "acc": In(signed(config.acc_bits)),
                 "filter": In(ports.filter_layout()),
+                "residual": In(8),
                 "acc_shift": In(ACC_SHIFT_BITS),
+                "add": In(ports.residual_layout()),
                 "relu": In(1),
                 "unsigned": In(1),
                 "value": Out(signed(VALUE_BITS)),
@@ -66,12 +84,13 @@ class ColumnSignature(wiring.Signature):
 class OutputColumn(wiring.Component):
     """The arithmetic of one column: a pipeline without stalls.
 
-    ``v = acc · 2^acc_shift + bias``, ``z = rhu(v · mult, shift)``, ReLU if ``relu``, saturated to
-    int8 or, if ``unsigned``, to uint8; rhu(x, s) = (x + 2^(s-1)) >> s, and x for s = 0. It is
-    computed as y = 2x >> s, (y >> 1) + (y & 1): bit 0 of y is the rounding carry.
+    ``v = acc · 2^acc_shift + bias``, ``z = rhu(v · mult, shift)``; if ``add.enabled``,
+    ``z ← sat16(z) + rhu(residual · add.mult, add.shift)``; then ReLU if ``relu``; then z is
+    saturated to int8 or, if ``unsigned``, to uint8. rhu(x, s) = (x + 2^(s-1)) >> s, and x for
+    s = 0. It is computed as y = 2x >> s, (y >> 1) + (y & 1): bit 0 of y is the rounding carry.
 
-    Latency: ``value`` 2 cycles and ``result`` 8 cycles after ``acc`` and ``filter``; a new
-    operand every cycle. ``acc_shift``, ``relu`` and ``unsigned`` change only while it is empty.
+    Latency: ``value`` 2 cycles and ``result`` COLUMN_LATENCY cycles after ``acc``, ``filter`` and
+    ``residual``; a new operand every cycle. The other inputs change only while it is empty.
 
     Parameters
     ----------
@@ -145,18 +164,42 @@ class OutputColumn(wiring.Component):
                 with m.Case(n):
                     m.d.sync += fits.eq(top.all() | ~top.any())
 
-        # Rounding carry, ReLU, saturation.
-        rounded = Signal(signed(CLIP_BITS))
-        sign, top = rounded[-1], rounded[7:-1]
-        m.d.comb += rounded.eq((fine >> 1) + fine[0])
+        # The residual, whose shift is the same for a whole layer.
+        byte = delayed(m, self.residual, RESIDUAL_DELAY, "residual_delayed")
+        operand = register(signed(ACTIVATION_BITS), "operand")
+        scaled = register(signed(ADDED_BITS), "scaled")
+        scaled_coarse = register(signed(ADDED_BITS + 1), "scaled_coarse")
+        scaled_fine = register(signed(ADDED_BITS + 1), "scaled_fine")
+        added = register(signed(ADDED_BITS), "added")
+        amount = Cat(Const(0, FINE_BITS), self.add.shift[FINE_BITS:])
+        with m.If(self.add.enabled):
+            m.d.sync += operand.eq(Cat(byte, byte[-1] & self.add.signed).as_signed())
+        with m.Else():
+            m.d.sync += operand.eq(0)
+        m.d.sync += [
+            scaled.eq(operand * self.add.mult),
+            scaled_coarse.eq((scaled << 1) >> amount),
+            scaled_fine.eq(scaled_coarse >> self.add.shift[:FINE_BITS]),
+            added.eq((scaled_fine >> 1) + scaled_fine[0]),
+        ]
+
+        # Rounding carry, sum, ReLU and saturation. Without a residual the clip in between changes
+        # nothing.
+        rounded = register(signed(CLIP_BITS), "rounded")
+        total = register(signed(ADDED_BITS + 1), "total")
+        m.d.sync += [
+            rounded.eq((fine >> 1) + fine[0]),
+            total.eq(_clip(rounded, RESIDUAL_BITS) + added),
+        ]
+        sign, top = total[-1], total[7:-1]
         with m.If(sign & (self.relu | self.unsigned)):
             m.d.sync += self.result.eq(0)
         with m.Elif(sign):
-            m.d.sync += self.result.eq(Mux(top.all(), rounded[:8], 0x80))
+            m.d.sync += self.result.eq(Mux(top.all(), total[:8], 0x80))
         with m.Elif(self.unsigned):
-            m.d.sync += self.result.eq(Mux(top[1:].any(), 0xFF, rounded[:8]))
+            m.d.sync += self.result.eq(Mux(top[1:].any(), 0xFF, total[:8]))
         with m.Else():
-            m.d.sync += self.result.eq(Mux(top.any(), 0x7F, rounded[:8]))
+            m.d.sync += self.result.eq(Mux(top.any(), 0x7F, total[:8]))
         return m
 
 
@@ -166,17 +209,20 @@ class OutputStage(wiring.Component):
     For each column c of a word of chunk k, with the parameters of filter k · cols + c:
     ``v = acc · 2^acc_shift + bias`` (exact for acc_bits + acc_shift <= 32), then either
 
-    - int8, uint8: ``z = rhu(v · mult, shift)``, ReLU if asked, saturated; one result word, or
-    - int32: v itself, saturated, without ReLU; four result words, of which word w holds
-      filters w · cols / 4 … of the chunk as little-endian int32.
+    - int8, uint8: ``z = rhu(v · mult, shift)``, with a residual sat16(z) + rhu(r · rmult, rshift),
+      ReLU if asked, saturated; one result word, or
+    - int32: v itself, saturated, without ReLU and residual; four result words, of which word w
+      holds filters w · cols / 4 … of the chunk as little-endian int32.
 
-    Dead words are swallowed and cost one cycle. The pipeline never stalls: a word is accepted
-    once its results have room in the result buffer (``CREDITS`` words).
+    Dead words are swallowed, cost one cycle and take no residual. A word is accepted once its
+    results have room in the result buffer (``CREDITS`` words). A live word that was accepted
+    waits in the first stage until its residual has come; behind it the pipeline never stalls.
 
     Throughput: one word a cycle, for int32 one live word every four cycles; both also hold
-    back to back while ``o.ready`` is high. Latency from the cycle in which ``i`` transfers to the
-    first one with ``o.valid``: ``LATENCY`` cycles, for int32 ``INT32_LATENCY`` + w for word w. A
-    transfer on ``o`` gives its room back in the next cycle.
+    back to back while ``o.ready`` is high and residuals come. Latency from the cycle in which ``i``
+    transfers to the first one with ``o.valid``: ``LATENCY`` cycles, for int32 ``INT32_LATENCY`` + w
+    for word w; as many from the cycle in which ``residual`` transfers, if that is later. A transfer
+    on ``o`` gives its room back in the next cycle.
 
     Parameters
     ----------
@@ -196,6 +242,9 @@ class OutputStage(wiring.Component):
         One beat a filter, filter order k · cols + c, chunks · cols beats; ready until all came.
     loaded
         All parameters of the layer are in. Until then no word is accepted on ``i``.
+    residual
+        If the layer adds a residual, one word for each live word, in the order of ``o``; otherwise
+        none is taken. One word may be taken before its live word has come.
     i, o
         Drained words and result words. ``i.payload`` addresses a memory: drive it from registers.
     busy
@@ -211,6 +260,7 @@ class OutputStage(wiring.Component):
                 "clear": In(1),
                 "params": In(stream.Signature(ports.filter_layout())),
                 "loaded": Out(1),
+                "residual": In(stream.Signature(ports.results_layout(config))),
                 "i": In(stream.Signature(ports.sums_layout(config))),
                 "o": Out(stream.Signature(ports.results_layout(config))),
                 "busy": Out(1),
@@ -222,18 +272,15 @@ class OutputStage(wiring.Component):
         m = Module()
 
         # No address is ever read and written in one cycle: parameters are written before
-        # `loaded` and read after it; the buffer is never read where it is empty.
+        # `loaded` and read after it.
         filters = memory.Memory(
             shape=data.ArrayLayout(ports.filter_layout(), config.cols),
             depth=config.depth,
             init=[],
             attrs={"no_rw_check": 1},
         )
-        buffer = memory.Memory(
-            shape=8 * config.cols, depth=CREDITS, init=[], attrs={"no_rw_check": 1}
-        )
         m.submodules.filters = filters
-        m.submodules.buffer = buffer
+        m.submodules.buffer = buffer = ResultBuffer(ports.results_layout(config), CREDITS)
 
         # Parameters: the column is one bit of `column`, which also enables the write.
         load = filters.write_port(granularity=1)
@@ -279,15 +326,35 @@ class OutputStage(wiring.Component):
             m.d.comb += pause_next.eq(INT32_WORDS - 1)
         with m.Elif(pause != 0):
             m.d.comb += pause_next.eq(pause - 1)
+
+        # A live word waits in the first stage for its residual, and is launched with it.
+        add = self.layer.residual
+        waiting, waiting_next = Signal(), Signal()
+        given, given_next = Signal(), Signal()
+        added = Signal(self.residual.payload.shape(), reset_less=True)
+        launch = Signal()
+        do_residual = self.residual.valid & self.residual.ready
+        m.d.comb += [
+            launch.eq(waiting & (given | ~add.enabled)),
+            waiting_next.eq(start | (waiting & ~launch)),
+            self.residual.ready.eq(add.enabled & (~given | launch)),
+            given_next.eq(do_residual | (given & ~(launch & add.enabled))),
+        ]
+        with m.If(do_residual):
+            m.d.sync += added.eq(self.residual.payload)
+
         m.d.sync += [
             pause.eq(pause_next),
             free.eq(free_next),
+            waiting.eq(waiting_next),
+            given.eq(given_next),
             # A register, because it holds back the drain of the whole array.
             ready.eq(
                 loaded
                 & ~self.clear
                 & (pause_next == 0)
                 & Mux(int32, free_next >= INT32_WORDS, free_next != 0)
+                & ~(waiting_next & add.enabled & ~given_next)
             ),
         ]
 
@@ -307,7 +374,9 @@ class OutputStage(wiring.Component):
             wires = {
                 "acc": acc[c],
                 "filter": parameters[c],
+                "residual": added[c],
                 "acc_shift": self.layer.acc_shift,
+                "add": add,
                 "relu": self.layer.relu,
                 "unsigned": self.layer.out == ports.OutputType.UINT8,
                 "value": Signal(signed(VALUE_BITS), name=f"value_{c}"),
@@ -320,39 +389,25 @@ class OutputStage(wiring.Component):
             values.append(_clip(wires["value"], 32))
             bytes_out.append(wires["result"])
 
-        # Bit n of `passed`: a word was accepted n + 1 cycles ago. Its value is there after 3
-        # cycles and its result after 9; the words of int32 are taken from cycles 3 … 6.
-        passed = Signal(LATENCY - 2)
-        m.d.sync += passed.eq(Cat(start, passed[:-1]))
+        # Bit n of `passed`: a word was launched n + 1 cycles ago. Its value is there after 2
+        # cycles and its result after 10; the words of int32 are taken from cycles 2 … 5. Then
+        # they are done, and the next layer may begin before they have gone all the way.
+        passed = Signal(COLUMN_LATENCY)
+        taken = 1 + INT32_WORDS
+        m.d.sync += [
+            passed[:taken].eq(Cat(launch, passed)),
+            passed[taken:].eq(Mux(int32, 0, passed[taken - 1 :])),
+        ]
         word = Signal(8 * config.cols, reset_less=True)
         word_valid = Signal()
         values = Cat(values)
         for w in range(INT32_WORDS):
-            with m.If(passed[2 + w]):
+            with m.If(passed[1 + w]):
                 m.d.sync += word.eq(values.word_select(w, 8 * config.cols))
-        m.d.sync += word_valid.eq(passed[2 : 2 + INT32_WORDS].any() & int32)
-
-        # Result buffer: memory, then a register.
-        write = buffer.write_port()
-        fetch = buffer.read_port(domain="comb")
+        m.d.sync += word_valid.eq(passed[1:taken].any() & int32)
         m.d.comb += [
-            write.en.eq(Mux(int32, word_valid, passed[-1])),
-            write.data.eq(Mux(int32, word, Cat(bytes_out))),
+            buffer.write.eq(Mux(int32, word_valid, passed[-1])),
+            buffer.data.eq(Mux(int32, word, Cat(bytes_out))),
         ]
-        tail = Signal(range(CREDITS))
-        head = Signal(range(CREDITS))
-        stored = Signal(range(CREDITS + 1))
-        do_fetch = (stored != 0) & (~self.o.valid | self.o.ready)
-        m.d.comb += [write.addr.eq(tail), fetch.addr.eq(head)]
-        m.d.sync += stored.eq(stored + write.en - do_fetch)
-        with m.If(write.en):
-            m.d.sync += tail.eq(tail + 1)
-        with m.If(do_fetch):
-            m.d.sync += [
-                head.eq(head + 1),
-                self.o.payload.eq(fetch.data),
-                self.o.valid.eq(1),
-            ]
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        wiring.connect(m, buffer.o, wiring.flipped(self.o))
         return m

@@ -29,6 +29,7 @@ IMAGE_BITS = 16
 GROUP_BITS = 24
 #: Kernel sides, 1 … 11.
 KERNEL_BITS = 4
+KERNEL_LIMIT = 11
 #: Padding before the map, 0 … 31, and dilation, 1 … 7.
 PAD_BITS = 5
 DILATION_BITS = 3
@@ -36,8 +37,8 @@ DILATION_BITS = 3
 STRIDE_BITS = 2
 #: Kernel sides and strides of a pooling window, 1 … 63.
 WINDOW_BITS = 6
-#: Multipliers of an average pool: one for each number of lines and columns that a window covers,
-#: up to 3 × 3; larger windows always use the last one.
+#: Multipliers of an average pool: one for each number of lines and columns of a window that lie
+#: inside the map, up to 3 × 3; more count as 3.
 POOL_COVER = 3
 
 
@@ -54,11 +55,15 @@ def layer_layout(config: CspConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "taps": unsigned(TAP_BITS),  # J
+            "position_words": unsigned(TAP_BITS),  # words of counts of one kernel position
+            "kernel_w": unsigned(KERNEL_BITS),  # kernel positions of a kernel line
             "tiles": unsigned(TILE_BITS),
             "chunks": unsigned(COUNT_BITS),  # K
+            "last_filters": range(config.cols + 1),  # real filters of chunk K − 1, 1 … cols
             "period": range(config.max_period + 1),  # T
             "acc_shift": unsigned(ACC_SHIFT_BITS),  # t
             "signed": unsigned(1),  # activations are int8, else uint8
+            "residual": residual_layout(),
             "relu": unsigned(1),
             "out": unsigned(2),  # an OutputType
         }
@@ -197,6 +202,10 @@ class PoolKind(enum.IntEnum):
 def pool_layout(config: CspConfig) -> data.StructLayout:
     """Give a pooling of maps of ``images`` × ``height`` × ``width`` pixels of ``words`` words.
 
+    Windows begin every stride from the first position of the padding on, as long as they end
+    within the padding behind the map. A kernel above the stride, where windows overlap, is at
+    most 3; if it is ``kernel_h`` of an average, ``kernel_w`` is at most 4.
+
     Fields
     ------
     kind
@@ -204,14 +213,17 @@ def pool_layout(config: CspConfig) -> data.StructLayout:
     signed
         Values are int8, else uint8.
     words
-        Words of a pixel; at most ``pool_words`` together with the output's width.
+        Words of a pixel; times the windows of a line they are at most ``pool_words``.
     kernel_h, kernel_w, stride_h, stride_w
         Of the window.
     pad_top, pad_left, pad_bottom, pad_right
-        Positions around the map that count as outside; those after it may be what
+        Positions around the map, each of which costs a cycle a word; those after it include what
         ceil mode adds.
     mults, shift
-        pmult of each number of covered lines and columns (see ``POOL_COVER``), and pshift.
+        pmult by how many lines and columns of a window lie inside the map, ``mults[(min(lines, 3)
+        - 1) * 3 + min(columns, 3) - 1]``, and pshift. So windows that have as many inside must have
+        the same divisor: those of a kernel above 3 that loses some but keeps 3 do not, nor, if
+        padding is counted, those that lose as many to unequal padding, or to ceil mode.
     """
     extent, window = unsigned(EXTENT_BITS), unsigned(WINDOW_BITS)
     return data.StructLayout(

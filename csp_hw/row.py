@@ -14,7 +14,7 @@ from csp_hw.util import delayed, place
 PE_MODULE = "csp_pe"
 
 #: Ports of a PE that meet its right neighbour's, as ``…_right``.
-RIGHTWARD = ("activation", "control", "saturated")
+RIGHTWARD = ("activation", "zero", "control", "saturated")
 
 
 def drain_layout(config: CspConfig) -> data.StructLayout:
@@ -103,6 +103,7 @@ class RowSignature(wiring.Signature):
                 "row": In(row_number(config)),
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
+                "zero": In(1),
                 "control": In(control),
                 "control_below": Out(control),
                 "drain": In(drain),
@@ -132,8 +133,8 @@ class Row(wiring.Component):
         This row's number, constant.
     acc_shift : In(4)
         t, constant during a layer.
-    activation : In
-        Of this row, a cycle before its product's control enters the first PE.
+    activation, zero : In
+        Of this row, a cycle before its product's control enters the first PE; whether it is 0.
     control, drain, weights, sums, saturations : In
         From the row above, and ``…_below`` to the row below, a cycle later. ``sums`` are the
         drain registers of all columns, ``saturations`` those of one wavefront so far.
@@ -162,7 +163,7 @@ class Row(wiring.Component):
             return Signal(width, name=f"{port}_{col}")
 
         # The PEs from left to right, each with its part of the words from above.
-        left = (self.activation, edge.control_right.as_value(), Const(0))
+        left = (self.activation, self.zero, edge.control_right.as_value(), Const(0))
         for col in range(cols):
             right = {f"{port}_right": wire(f"{port}_right", col) for port in RIGHTWARD}
             wires = {

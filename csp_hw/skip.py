@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counter-based skipping: from a stream of counts to blocks of surviving taps."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import COUNT_BITS, TAP_BITS, CspConfig
-from csp_hw.ports import counts_layout
+from csp_hw.ports import KERNEL_BITS, counts_layout, position_layout
 
 
-def survivor_layout() -> data.StructLayout:
-    """Give a surviving tap. An empty tile sends one entry with count 0."""
+def survivor_layout(config: CspConfig) -> data.StructLayout:
+    """Give a surviving tap. An empty tile sends one entry, ``position.empty`` and of count 0."""
     return data.StructLayout(
         {
             "count": unsigned(COUNT_BITS),
-            "end": unsigned(1),  # the tile's last
+            "position": position_layout(config),
+        }
+    )
+
+
+def tap_layout() -> data.StructLayout:
+    """Give what a block keeps of a surviving tap."""
+    return data.StructLayout(
+        {
+            "count": unsigned(COUNT_BITS),
+            "empty": unsigned(1),
+            "end": unsigned(1),
         }
     )
 
@@ -40,10 +51,16 @@ class Scanner(wiring.Component):
     The last surviving tap of a tile is known only when its remaining counts were seen, so a tap
     leaves when the next one is found, or when its tile has ended.
 
+    Where a tap lies follows from the number of its word: channels are innermost, then s, then r.
+    Unless L and ``cols`` are powers of two, and each word belongs to one kernel position, the
+    positions say nothing, but all else holds.
+
     Members
     -------
     taps : In(16)
         J, constant during a layer.
+    position_words, kernel_w : In
+        Words of counts of a kernel position, kernel positions of a line; constant during a layer.
     i : In(stream)
         ceil(J / L) words a tile.
     o : Out(stream)
@@ -54,61 +71,85 @@ class Scanner(wiring.Component):
         super().__init__(
             {
                 "taps": In(TAP_BITS),
+                "position_words": In(TAP_BITS),
+                "kernel_w": In(KERNEL_BITS),
                 "i": In(stream.Signature(counts_layout(config))),
-                "o": Out(stream.Signature(survivor_layout())),
+                "o": Out(stream.Signature(survivor_layout(config))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         lanes = self.config.lookahead
-        words_seen = Signal(range((1 << TAP_BITS) // lanes + 1))
-        words = Signal.like(words_seen)
-        m.d.sync += words.eq((self.taps + (lanes - 1)) >> (lanes.bit_length() - 1))
 
-        # The word at work: its counts, and which of them are still to be sent.
+        # The word at work: its counts, which of them are still to be sent, and its number in the
+        # tile.
         word = Signal(counts_layout(self.config))
         word_valid = Signal()
         pending = Signal(lanes)
-        lowest = pending & (~pending + 1)[:lanes]
-        found = Signal()
+        others = pending & (pending - 1)[:lanes]
+        number = Signal(range((1 << TAP_BITS) // lanes + 1))
+        last_number = Signal.like(number)
         count = Signal(COUNT_BITS)
+        lane_found = Signal(range(lanes))
         word_done = Signal()
         tile_done = Signal()
+        m.d.sync += last_number.eq((self.taps - 1) >> (lanes.bit_length() - 1))
+        is_last = number == last_number
         m.d.comb += [
-            found.eq(word_valid & pending.any()),
-            word_done.eq(word_valid & ((pending ^ lowest) == 0)),
-            tile_done.eq(word_done & (words_seen == words - 1)),
+            word_done.eq(word_valid & (others == 0)),
+            tile_done.eq(word_done & is_last),
         ]
         for lane in reversed(range(lanes)):
             with m.If(pending[lane]):
-                m.d.comb += count.eq(word[lane])
+                m.d.comb += [count.eq(word[lane]), lane_found.eq(lane)]
+
+        # Where the word at work lies.
+        r, s = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
+        part = Signal(TAP_BITS)  # its number in its kernel position
+        last_s, last_part = Signal.like(s), Signal.like(part)
+        m.d.sync += [last_s.eq(self.kernel_w - 1), last_part.eq(self.position_words - 1)]
+        channel = Cat(lane_found, part)
+        byte_bits = range(self.config.cols)[-1].bit_length()
 
         # The survivor held back, and the rules for letting it go.
-        held = Signal(survivor_layout())
+        held = Signal(survivor_layout(self.config))
         held_valid = Signal()
+        held_end = held.position.end
         step = Signal()
-        needs_hold = found | (tile_done & (~held_valid | held.end))
+        needs_hold = word_valid & (pending.any() | (is_last & (~held_valid | held_end)))
         do_send = self.o.valid & self.o.ready
         m.d.comb += [
             self.o.payload.eq(held),
-            self.o.valid.eq(held_valid & (held.end | needs_hold)),
+            self.o.valid.eq(held_valid & (held_end | needs_hold)),
             step.eq(word_valid & (~needs_hold | ~held_valid | do_send)),
             self.i.ready.eq(~word_valid | (step & word_done)),
         ]
         with m.If(do_send):
             m.d.sync += held_valid.eq(0)
         with m.If(step):
-            m.d.sync += pending.eq(pending ^ lowest)
+            m.d.sync += pending.eq(others)
             with m.If(needs_hold):
-                m.d.sync += [held_valid.eq(1), held.count.eq(count), held.end.eq(tile_done)]
-            with m.Elif(tile_done):
-                m.d.sync += held.end.eq(1)
-            with m.If(word_done):
                 m.d.sync += [
-                    word_valid.eq(0),
-                    words_seen.eq(Mux(tile_done, 0, words_seen + 1)),
+                    held_valid.eq(1),
+                    held.count.eq(count),
+                    held.position.r.eq(r),
+                    held.position.s.eq(s),
+                    held.position.beat.eq(channel[byte_bits:]),
+                    held.position.byte.eq(channel[:byte_bits]),
+                    held.position.empty.eq(~pending.any()),
+                    held_end.eq(tile_done),
                 ]
+            with m.Elif(tile_done):
+                m.d.sync += held_end.eq(1)
+            with m.If(word_done):
+                m.d.sync += [word_valid.eq(0), number.eq(number + 1), part.eq(part + 1)]
+                with m.If(part == last_part):
+                    m.d.sync += [part.eq(0), s.eq(s + 1)]
+                    with m.If(s == last_s):
+                        m.d.sync += [s.eq(0), r.eq(r + 1)]
+                with m.If(is_last):
+                    m.d.sync += [number.eq(0), part.eq(0), s.eq(0), r.eq(0)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 word.eq(self.i.payload),
@@ -135,7 +176,7 @@ class Assembler(wiring.Component):
         super().__init__(
             {
                 "period": In(range(config.max_period + 1)),
-                "i": In(stream.Signature(survivor_layout())),
+                "i": In(stream.Signature(tap_layout())),
                 "o": Out(stream.Signature(block_layout(config))),
             }
         )
@@ -145,13 +186,12 @@ class Assembler(wiring.Component):
         gathered = Signal(data.ArrayLayout(unsigned(COUNT_BITS), self.config.max_period))
         taps = Signal(range(self.config.max_period + 1))
         tap = self.i.payload
-        survives = tap.count.any()
         complete = Signal()
 
         m.d.comb += [
             complete.eq(tap.end | (taps + 1 == self.period)),
             self.o.payload.counts.eq(gathered),
-            self.o.payload.taps.eq(taps + survives),
+            self.o.payload.taps.eq(taps + ~tap.empty),
             self.o.payload.end.eq(tap.end),
             self.o.valid.eq(self.i.valid & complete),
             self.i.ready.eq(~complete | self.o.ready),
@@ -178,10 +218,16 @@ class SkipController(wiring.Component):
     -------
     taps, period : In
         J and T, constant during a layer.
+    position_words, kernel_w : In
+        See :class:`Scanner`.
     i : In(stream)
         L counts a word.
     o : Out(stream)
         Blocks.
+    positions : Out(stream)
+        Where each surviving tap lies, in order; one entry for a tile without survivors. A tap
+        joins its block in the cycle in which its position is taken, so a block never comes before
+        its positions. The payload is the output of a memory.
     """
 
     def __init__(self, config: CspConfig):
@@ -190,8 +236,11 @@ class SkipController(wiring.Component):
             {
                 "taps": In(TAP_BITS),
                 "period": In(range(config.max_period + 1)),
+                "position_words": In(TAP_BITS),
+                "kernel_w": In(KERNEL_BITS),
                 "i": In(stream.Signature(counts_layout(config))),
                 "o": Out(stream.Signature(block_layout(config))),
+                "positions": Out(stream.Signature(position_layout(config))),
             }
         )
 
@@ -200,9 +249,15 @@ class SkipController(wiring.Component):
         config = self.config
         m.submodules.scanner = scanner = Scanner(config)
         m.submodules.assembler = assembler = Assembler(config)
-        m.submodules.taps = taps = fifo.SyncFIFOBuffered(
-            width=survivor_layout().size, depth=config.row_blocks * config.max_period
+        # Two queues side by side: of what the assembler waits for, and of the rest. The wider one
+        # may become a block RAM, which answers too late for the assembler.
+        depth = config.row_blocks * config.max_period
+        m.submodules.taps = taps = fifo.SyncFIFOBuffered(width=tap_layout().size, depth=depth)
+        scanned, position = scanner.o.payload, self.positions.payload
+        places_in, places_out = (
+            Cat(each.r, each.s, each.beat, each.byte) for each in (scanned.position, position)
         )
+        m.submodules.places = places = fifo.SyncFIFOBuffered(width=len(places_in), depth=depth)
         m.submodules.blocks = blocks = fifo.SyncFIFOBuffered(
             width=block_layout(config).size, depth=config.row_blocks
         )
@@ -210,13 +265,12 @@ class SkipController(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i), scanner.i)
         m.d.comb += [
             scanner.taps.eq(self.taps),
+            scanner.position_words.eq(self.position_words),
+            scanner.kernel_w.eq(self.kernel_w),
             assembler.period.eq(self.period),
-            taps.w_data.eq(scanner.o.payload),
-            taps.w_en.eq(scanner.o.valid),
+            taps.w_data.eq(Cat(scanned.count, scanned.position.empty, scanned.position.end)),
+            places.w_data.eq(places_in),
             scanner.o.ready.eq(taps.w_rdy),
-            assembler.i.payload.eq(taps.r_data),
-            assembler.i.valid.eq(taps.r_rdy),
-            taps.r_en.eq(assembler.i.ready),
             blocks.w_data.eq(assembler.o.payload),
             blocks.w_en.eq(assembler.o.valid),
             assembler.o.ready.eq(blocks.w_rdy),
@@ -224,4 +278,20 @@ class SkipController(wiring.Component):
             self.o.valid.eq(blocks.r_rdy),
             blocks.r_en.eq(self.o.ready),
         ]
+
+        # A tap goes to the assembler and its position out in the same cycle. The assembler's ready
+        # does not depend on its valid, and the queue behind it never withdraws its own.
+        m.d.comb += [
+            assembler.i.payload.eq(taps.r_data),
+            places_out.eq(places.r_data),
+            position.empty.eq(assembler.i.payload.empty),
+            position.end.eq(assembler.i.payload.end),
+            assembler.i.valid.eq(taps.r_rdy & self.positions.ready),
+            self.positions.valid.eq(taps.r_rdy & assembler.i.ready),
+        ]
+        for queue in (taps, places):
+            m.d.comb += [
+                queue.w_en.eq(scanner.o.valid),
+                queue.r_en.eq(assembler.i.ready & self.positions.ready),
+            ]
         return m

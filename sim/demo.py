@@ -323,7 +323,6 @@ def report_of(
 def host_records(network: Network) -> tuple[HostRecord, ...]:
     """Give the nodes with arithmetic that the hardware does not do yet."""
     kinds = {node.name: kind_of(node) for node in network.nodes if isinstance(node, Pool)}
-    kinds |= {layer.name: "residual sum" for layer in network.layers() if layer.residual}
     shapes = network.shapes()
     return tuple(
         HostRecord(name=name, kind=kind, out_shape=shapes[name]) for name, kind in kinds.items()

@@ -150,8 +150,25 @@ class Schedule:
     tiles: tuple[Tile, ...]
 
     @classmethod
-    def make(cls, layer: Layer, group: int, config: CspConfig, images: int) -> "Schedule":
+    def make(
+        cls,
+        layer: Layer,
+        group: int,
+        config: CspConfig,
+        images: int,
+        *,
+        interleave: int | None = None,
+    ) -> "Schedule":
         """Choose I and the tiles.
+
+        Parameters
+        ----------
+        layer : Layer
+        group : int
+        config : CspConfig
+        images : int
+        interleave : int, optional
+            Largest I, where something around the engine limits it further.
 
         Raises
         ------
@@ -161,6 +178,8 @@ class Schedule:
         with located(f"layer {layer.name}"):
             check_int("group", group, 0, layer.geometry.groups - 1)
             check_int("images", images, 1, IMAGE_LIMIT)
+            if interleave is not None:
+                check_int("interleave", interleave, 1, config.max_interleave)
             matrix = layer.matrices[group]
             _check_fit(layer, matrix, config)
             grid = Grid.of(layer.geometry, images, config.rows)
@@ -171,7 +190,7 @@ class Schedule:
                 beats=-(-matrix.taps // config.lookahead),
                 words=WORDS_PER_CHUNK[layer.dtype],
             )
-            tiles = choose_tiles(grid.live_groups(), costs)
+            tiles = choose_tiles(grid.live_groups(), costs, interleave)
         return cls(layer=layer, group=group, config=config, grid=grid, tiles=tiles)
 
     @property
@@ -262,29 +281,31 @@ class Schedule:
 
     # --- Streams ------------------------------------------------------------------------------
 
-    def command(self, *, signed: bool) -> dict[str, int]:
+    def command(
+        self, *, signed: bool, residual_signed: bool = False
+    ) -> dict[str, int | dict[str, int]]:
         """Give the fields of the layer command.
 
         Parameters
         ----------
         signed : bool
             Whether the activations are int8 rather than uint8.
-
-        Raises
-        ------
-        CspError
-            The layer adds a residual, for which the engine has no port.
+        residual_signed : bool
+            Whether the residual, if the layer adds one, is int8 rather than uint8.
         """
         layer, matrix = self.layer, self.matrix
-        if layer.residual is not None:
-            raise CspError(f"layer {layer.name}: the engine has no port for a residual")
         return {
             "taps": matrix.taps,
+            # Nobody asks where taps lie, so all of them are one kernel position.
+            "position_words": -(-matrix.taps // self.config.lookahead),
+            "kernel_w": 1,
             "tiles": len(self.tiles),
             "chunks": matrix.chunks,
+            "last_filters": matrix.filters - (matrix.chunks - 1) * self.config.cols,
             "period": matrix.period,
             "acc_shift": layer.acc_shift,
             "signed": int(signed),
+            "residual": self._residual_fields(residual_signed),
             "relu": int(layer.relu),
             "out": int(OutputType[layer.dtype.name]),
         }
@@ -345,6 +366,23 @@ class Schedule:
                 ]
             )
 
+    def residual(self, residual: Maps) -> Iterator[Bytes]:
+        """Give the residual words of tile after tile, uint8 [words, cols], one for each result.
+
+        Parameters
+        ----------
+        residual : int8 or uint8 [N, Ho, Wo, M]
+            All channels of what the layer adds.
+
+        Raises
+        ------
+        CspError
+            Shape or type does not fit.
+        """
+        shape = (self.images, *self.layer.geometry.out_shape)
+        self._check_maps("residual", residual, shape, (np.dtype(np.int8), np.dtype(np.uint8)))
+        yield from self._words_of_pixels(residual)
+
     def words(self, inputs: Maps) -> Iterator[TileWords]:
         """Give all that is sent for each tile, one tile at a time."""
         counts, weights = self.counts(), self.weights()
@@ -374,13 +412,7 @@ class Schedule:
         """
         shape = (self.images, *self.layer.geometry.out_shape)
         self._check_maps("outputs", outputs, shape, (self.layer.dtype.numpy,))
-        padding = self.matrix.chunks * self.config.cols - self.matrix.filters
-        little = self.layer.dtype.numpy.newbyteorder("<")
-        for tile in self.tiles:
-            image, y, x, live = self.places(tile)
-            values = outputs[image[live], y[live], x[live], self.filters]
-            words = np.pad(values, ((0, 0), (0, padding))).astype(little, order="C")
-            yield words.view(np.uint8).reshape(-1, self.config.cols)
+        yield from self._words_of_pixels(outputs)
 
     def collect(self, words: Bytes) -> Maps:
         """Give the outputs [N, Ho, Wo, M / groups] that result words uint8 [words, cols] hold.
@@ -434,6 +466,27 @@ class Schedule:
         )
 
     # --- Inside -------------------------------------------------------------------------------
+
+    def _residual_fields(self, signed: bool) -> dict[str, int]:
+        residual = self.layer.residual
+        if residual is None:
+            return dict.fromkeys(("enabled", "signed", "mult", "shift"), 0)
+        return {
+            "enabled": 1,
+            "signed": int(signed),
+            "mult": residual.mult,
+            "shift": residual.shift,
+        }
+
+    def _words_of_pixels(self, maps: Maps) -> Iterator[Bytes]:
+        """Give the group's channels of a map's live pixels as words, tile after tile."""
+        padding = self.matrix.chunks * self.config.cols - self.matrix.filters
+        little = maps.dtype.newbyteorder("<")
+        for tile in self.tiles:
+            image, y, x, live = self.places(tile)
+            values = maps[image[live], y[live], x[live], self.filters]
+            words = np.pad(values, ((0, 0), (0, padding))).astype(little, order="C")
+            yield words.view(np.uint8).reshape(-1, self.config.cols)
 
     def _filters_of_taps(self) -> Ints:
         """Give the real filters that each surviving tap is multiplied for, int64."""

@@ -12,7 +12,7 @@ from csp_algo.errors import CspError, check_int, located
 from sim.cosim.build import Build, build
 from sim.cosim.mismatch import Mismatch, first_difference, locate, single_tile
 from sim.cosim.process import run_jobs
-from sim.cosim.runner import LayerJob, engine_form
+from sim.cosim.runner import LayerJob
 from sim.cosim.streams import job_of
 from sim.demo import Options, prepare
 from sim.schedule import Schedule
@@ -104,17 +104,16 @@ def run_tile(
     """
     with located(f"layer {job.layer.name}"):
         check_int("group", group, 0, job.layer.geometry.groups - 1)
-    layer, expected = engine_form(job.layer, job.inputs, job.expected, built.config.acc_bits)
-    schedule = Schedule.make(layer, group, built.config, len(job.inputs))
+    schedule = Schedule.make(job.layer, group, built.config, len(job.inputs))
     alone = single_tile(schedule, tile)
-    (wanted,) = alone.results(expected)
-    (outcome,) = run_jobs(built, [job_of(alone, job.inputs)], wave=wave)
-    dtype = layer.dtype.numpy.newbyteorder("<")
+    (wanted,) = alone.results(job.expected)
+    (outcome,) = run_jobs(built, [job_of(alone, job.inputs, residual=job.residual)], wave=wave)
+    dtype = job.layer.dtype.numpy.newbyteorder("<")
     mismatches = int(np.count_nonzero(wanted.view(dtype) != outcome.words.view(dtype)))
     mismatch = None
     if mismatches:
         difference = first_difference(alone, wanted, outcome.words)
-        found = locate(built, alone, job.inputs, difference, wanted)
+        found = locate(built, alone, job.inputs, difference, wanted, residual=job.residual)
         mismatch = dataclasses.replace(found, difference=dataclasses.replace(difference, tile=tile))
     return TileRun(
         schedule=schedule,

@@ -66,17 +66,17 @@ class TileCosts:
         return drained
 
 
-def choose_tiles(groups: Ints, costs: TileCosts) -> tuple[Tile, ...]:
+def choose_tiles(groups: Ints, costs: TileCosts, interleave: int | None = None) -> tuple[Tile, ...]:
     """Give the tiles of the cheapest plan for groups of rows (ascending numbers).
 
     Plans are the largest I that lets tiles overlap and the largest one that the buffer holds,
     each with a smaller last tile or with tiles of about equal size; the first of equals is taken.
-    A tile holds consecutive groups only, so a gap between groups ends it. K ≤ depth.
+    A tile holds consecutive groups only, so a gap between groups ends it. K ≤ depth. No I exceeds
+    ``interleave``, if it is given.
     """
     config, chunks = costs.config, costs.chunks
-    sizes = [
-        min(space // chunks, config.max_interleave) for space in (config.half_depth, config.depth)
-    ]
+    largest = min(config.max_interleave, interleave or config.max_interleave)
+    sizes = [min(space // chunks, largest) for space in (config.half_depth, config.depth)]
     segments = _segments(groups)
     plans = [
         _tiles(segments, size, config.rows, balanced=balanced)

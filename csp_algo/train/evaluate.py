@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A quick forward pass of an integer network for the accuracy log.
 
-It knows only the nodes that training needs: layers without residual, max pools and flattening.
+It knows only the nodes that training needs: layers, pools and flattening.
 Where no partial sum can saturate, which is nearly everywhere, a layer is one matrix product.
 """
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_algo.errors import CspError
-from csp_algo.integers import Ints, accumulate, affine, requantise
-from csp_algo.network import Flatten, Layer, MaxPool, Network
+from csp_algo.integers import Ints, accumulate, affine, requantise, rescale
+from csp_algo.network import AvgPool, Flatten, Layer, MaxPool, Network
 from csp_algo.quantize import safe_shifts
 
 
@@ -23,16 +23,27 @@ def integer_forward(network: Network, images: npt.NDArray[np.integer], *, acc_bi
         A node is of another kind; the message names it.
     """
     safe = safe_shifts(network, acc_bits)
+    dtypes = network.dtypes()
     values: dict[str, npt.NDArray[np.integer]] = {network.input.name: images}
     for node in network.nodes:
         match node:
-            case Layer(residual=None):
+            case Layer():
                 exact = safe[node.name] == 0 == node.acc_shift
-                values[node.name] = _layer(node, values[node.input], acc_bits, exact)
+                residual = None if node.residual is None else values[node.residual.input]
+                values[node.name] = _layer(node, values[node.input], residual, acc_bits, exact)
             case MaxPool():
                 x = values[node.input]
                 # Every window holds an element, so the least of all elements never wins.
                 values[node.name] = node.unfold(x, fill=int(x.min())).max(axis=(3, 4))
+            case AvgPool():
+                x = values[node.input]
+                totals = node.unfold(x.astype(np.int64), fill=0).sum(axis=(3, 4))
+                height, width, channels = x.shape[1:]
+                mults = node.multipliers((height, width, channels))[..., None]
+                kind = dtypes[node.name]
+                # A multiplier may have been rounded up, and the mean with it.
+                mean = rescale(totals, mults, node.shift)
+                values[node.name] = np.clip(mean, kind.low, kind.high)
             case Flatten():
                 values[node.name] = values[node.input].reshape(len(images), 1, 1, -1)
             case _:
@@ -40,7 +51,13 @@ def integer_forward(network: Network, images: npt.NDArray[np.integer], *, acc_bi
     return values[network.output.name].astype(np.int64)
 
 
-def _layer(layer: Layer, x: npt.NDArray[np.integer], acc_bits: int, exact: bool) -> Ints:
+def _layer(
+    layer: Layer,
+    x: npt.NDArray[np.integer],
+    residual: npt.NDArray[np.integer] | None,
+    acc_bits: int,
+    exact: bool,
+) -> Ints:
     # Sums stay far below 2^53, so float64 holds them exactly and numpy multiplies it fast.
     parts = layer.geometry.unfold(x.astype(np.float64))
     groups: list[Ints] = []
@@ -55,7 +72,10 @@ def _layer(layer: Layer, x: npt.NDArray[np.integer], acc_bits: int, exact: bool)
             acc, _ = accumulate(acc, run, layer.acc_shift, acc_bits)
         groups.append(acc)
     v = affine(np.concatenate(groups, axis=-1), layer.acc_shift, layer.bias)
-    return requantise(v, layer.mult, layer.shift, layer.dtype, relu=layer.relu)
+    added = None
+    if layer.residual is not None and residual is not None:
+        added = rescale(residual, layer.residual.mult, layer.residual.shift)
+    return requantise(v, layer.mult, layer.shift, layer.dtype, relu=layer.relu, residual=added)
 
 
 def integer_accuracy(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a trained ``nn.Sequential`` to the float network that quantisation takes."""
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,15 +10,25 @@ from torch import nn
 
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry, flatten_order
-from csp_algo.network import Flatten, Input, MaxPool
-from csp_algo.quantize import BatchNorm, FloatLayer, FloatNetwork, FloatNode, fold_batch_norm
+from csp_algo.network import AvgPool, Flatten, Input, MaxPool
+from csp_algo.quantize import (
+    BatchNorm,
+    FloatLayer,
+    FloatNetwork,
+    FloatNode,
+    fold_batch_norm,
+    multiplier,
+)
+from csp_algo.train.residual import BasicBlock
 
 
 def to_float_network(model: nn.Sequential, source: Input, *, name: str) -> FloatNetwork:
     """Give the network with batch normalisation folded and taps in CSP's order.
 
     Takes convolutions and linear layers, each with an optional batch normalisation and then an
-    optional ReLU after it, max pools, flattening, and dropout, which does nothing in inference.
+    optional ReLU after it, basic blocks, max and average pools, flattening, and dropout, which does
+    nothing in inference. The layers of a block ``b`` are ``b.conv1``, ``b.conv2``, which adds the
+    residual and is the block's output, and ``b.shortcut`` where that is no identity.
 
     Parameters
     ----------
@@ -46,8 +58,12 @@ def to_float_network(model: nn.Sequential, source: Input, *, name: str) -> Float
             shape = layer.geometry.out_shape
             flattened = None
             nodes.append(layer)
-        elif isinstance(module, nn.MaxPool2d):
-            pool = _max_pool(label, module, previous)
+        elif isinstance(module, BasicBlock):
+            layers = _block(label, module, previous, shape)
+            shape = layers[-1].geometry.out_shape
+            nodes.extend(layers)
+        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            pool = _pool(label, module, previous, shape)
             shape = pool.out_shape(shape)
             nodes.append(pool)
         elif isinstance(module, nn.Flatten):
@@ -58,7 +74,7 @@ def to_float_network(model: nn.Sequential, source: Input, *, name: str) -> Float
             nodes.append(Flatten(name=label, input=previous))
         else:
             raise CspError(f"{label}: a {type(module).__name__} cannot stand here")
-        previous = label
+        previous = nodes[-1].name
     return FloatNetwork(name=name, input=source, nodes=tuple(nodes))
 
 
@@ -107,6 +123,18 @@ def _layer(
     )
 
 
+def _block(
+    label: str, block: BasicBlock, previous: str, shape: tuple[int, int, int]
+) -> list[FloatLayer]:
+    first = _layer(f"{label}.conv1", block.conv1, block.norm1, True, previous, shape, None)
+    inner = first.geometry.out_shape
+    last = _layer(f"{label}.conv2", block.conv2, block.norm2, True, first.name, inner, None)
+    if block.shortcut is None:
+        return [first, dataclasses.replace(last, residual=previous)]
+    side = _layer(f"{label}.shortcut", block.shortcut, block.norm, False, previous, shape, None)
+    return [first, side, dataclasses.replace(last, residual=side.name)]
+
+
 def _batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, label: str) -> BatchNorm:
     if norm.running_mean is None or norm.weight is None:
         raise CspError(f"{label}: batch normalisation needs running statistics, γ and β")
@@ -119,15 +147,39 @@ def _batch_norm(norm: nn.BatchNorm1d | nn.BatchNorm2d, label: str) -> BatchNorm:
     )
 
 
-def _max_pool(label: str, module: nn.MaxPool2d, previous: str) -> MaxPool:
-    if _pair(module.dilation) != (1, 1):
-        raise CspError(f"{label}: a max pool with dilation {module.dilation}")
+def _pool(
+    label: str,
+    module: nn.MaxPool2d | nn.AvgPool2d,
+    previous: str,
+    shape: tuple[int, int, int],
+) -> MaxPool | AvgPool:
     down, right = _pair(module.padding)
-    return MaxPool(
+    kernel, stride = _pair(module.kernel_size), _pair(module.stride)
+    padding = (down, right, down, right)
+    ceil_mode = bool(module.ceil_mode)
+    if isinstance(module, nn.MaxPool2d):
+        if _pair(module.dilation) != (1, 1):
+            raise CspError(f"{label}: a max pool with dilation {module.dilation}")
+        return MaxPool(
+            name=label,
+            input=previous,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            ceil_mode=ceil_mode,
+        )
+    if module.divisor_override is not None:
+        raise CspError(f"{label}: an average pool with divisor {module.divisor_override}")
+    pool = AvgPool(
         name=label,
         input=previous,
-        kernel=_pair(module.kernel_size),
-        stride=_pair(module.stride),
-        padding=(down, right, down, right),
-        ceil_mode=bool(module.ceil_mode),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+        count_include_pad=bool(module.count_include_pad),
+        shift=0,
     )
+    # The smallest divisor has the largest multiplier, which shall have all of its bits.
+    _, shift = multiplier(1 / int(pool.divisors(shape).min()))
+    return dataclasses.replace(pool, shift=shift)

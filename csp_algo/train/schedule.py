@@ -10,12 +10,13 @@ import dataclasses
 import io
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from csp_algo.train.checkpoint import Checkpoint
 from csp_algo.train.data import augment
 from csp_algo.train.regulariser import model_regulariser
 
@@ -122,6 +123,7 @@ def train(
     masks: Mapping[str, torch.Tensor] | None = None,
     validation: tuple[torch.Tensor, torch.Tensor] | None = None,
     report: Callable[[Row], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Row]:
     """Train in place with cross entropy, plus λ·R where the stage asks for it.
 
@@ -131,13 +133,11 @@ def train(
     exempt : names of layers that R leaves alone
     masks : boolean, of each weight's shape; weights outside stay zero
     validation : evaluated after every epoch if given
-    report : called with each epoch's row
+    report : called with each new epoch's row
+    checkpoint : keeps the state after every epoch; what it already holds is not done again
     """
     generator = torch.Generator().manual_seed(stage.seed)
     torch.manual_seed(stage.seed)
-    layers = weighted(model)
-    regularised = [layer for name, layer in layers.items() if name not in exempt]
-    groups = [layer.groups if isinstance(layer, nn.Conv2d) else 1 for layer in regularised]
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=stage.rate,
@@ -153,47 +153,92 @@ def train(
         optimiser,
         lambda step: (step + 1) / rise if step < rise else (total - step) / max(1, total - rise),
     )
-    rows = []
-    for epoch in range(1, stage.epochs + 1):
+    rows: list[Row] = []
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        scheduler.load_state_dict(saved["scheduler"])
+        generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["chance"])
+        rows = [Row(**row) for row in saved["rows"]]
+        done = "as it is" if len(rows) == stage.epochs else f"up to epoch {len(rows)}"
+        print(f"{stage.name}: taken {done}", flush=True)
+    for epoch in range(len(rows) + 1, stage.epochs + 1):
         start = time.monotonic()
-        model.train()
-        order = torch.randperm(len(labels), generator=generator)
-        losses, penalties, right, seen = 0.0, 0.0, 0, 0
-        for step in range(steps):
-            chosen = order[step * stage.batch : (step + 1) * stage.batch]
-            answers = model(_channels_last(augment(pixels[chosen], generator)))
-            loss = nn.functional.cross_entropy(answers, labels[chosen])
-            losses += float(loss.detach())
-            if stage.strength:
-                penalty = model_regulariser(
-                    [layer.weight for layer in regularised], cols, groups=groups
-                )
-                penalties += float(penalty.detach())
-                loss = loss + stage.strength * penalty
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            scheduler.step()
-            if masks is not None:
-                # Momentum and decay move masked weights too: put them back to zero.
-                with torch.no_grad():
-                    for name, mask in masks.items():
-                        layers[name].weight.mul_(mask)
-            right += int((answers.argmax(1) == labels[chosen]).sum())
-            seen += len(chosen)
-        if not math.isfinite(losses):
-            raise FloatingPointError(f"{stage.name}: the loss of epoch {epoch} is not finite")
-        row = Row(
-            stage=stage.name,
+        order = torch.randperm(len(labels), generator=generator)[: steps * stage.batch]
+        batches = (
+            (augment(pixels[chosen], generator), labels[chosen])
+            for chosen in order.split(stage.batch)
+        )
+        row = _epoch(model, stage, batches, optimiser, scheduler, cols, exempt, masks or {})
+        row = dataclasses.replace(
+            row,
             epoch=epoch,
-            loss=losses / steps,
-            regulariser=penalties / steps if stage.strength else None,
-            training=100 * right / seen,
             validation=accuracy(model, *validation) if validation is not None else None,
             sparsity=sparsity(model),
             seconds=time.monotonic() - start,
         )
+        if row.loss is None or not math.isfinite(row.loss):
+            raise FloatingPointError(f"{stage.name}: the loss of epoch {epoch} is not finite")
+        rows.append(row)
         if report is not None:
             report(row)
-        rows.append(row)
+        if checkpoint is not None:
+            checkpoint.save(
+                {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "scheduler": scheduler.state_dict(),
+                    "generator": generator.get_state(),
+                    "chance": torch.get_rng_state(),
+                    "rows": [dataclasses.asdict(row) for row in rows],
+                }
+            )
     return rows
+
+
+def _epoch(
+    model: nn.Module,
+    stage: Stage,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    optimiser: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    cols: int,
+    exempt: frozenset[str],
+    masks: Mapping[str, torch.Tensor],
+) -> Row:
+    """Take one step for each batch and give the means, epoch 0 in the row."""
+    layers = weighted(model)
+    regularised = [layer for name, layer in layers.items() if name not in exempt]
+    groups = [layer.groups if isinstance(layer, nn.Conv2d) else 1 for layer in regularised]
+    losses, penalties, right, seen, steps = 0.0, 0.0, 0, 0, 0
+    model.train()
+    for pixels, labels in batches:
+        answers = model(_channels_last(pixels))
+        loss = nn.functional.cross_entropy(answers, labels)
+        losses += float(loss.detach())
+        if stage.strength:
+            penalty = model_regulariser(
+                [layer.weight for layer in regularised], cols, groups=groups
+            )
+            penalties += float(penalty.detach())
+            loss = loss + stage.strength * penalty
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        scheduler.step()
+        # Momentum and decay move masked weights too: put them back to zero.
+        with torch.no_grad():
+            for name, mask in masks.items():
+                layers[name].weight.mul_(mask)
+        right += int((answers.argmax(1) == labels).sum())
+        seen += len(labels)
+        steps += 1
+    return Row(
+        stage=stage.name,
+        epoch=0,
+        loss=losses / steps,
+        regulariser=penalties / steps if stage.strength else None,
+        training=100 * right / seen,
+    )

@@ -2,7 +2,7 @@
 """The processing element."""
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
@@ -23,6 +23,8 @@ class ElementSignature(wiring.Signature):
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
                 "activation_right": Out(signed(ACTIVATION_BITS)),
+                "zero": In(1),
+                "zero_right": Out(1),
                 "control": In(control),
                 "control_right": Out(control),
                 "weight": In(signed(WEIGHT_BITS)),
@@ -45,7 +47,7 @@ class ProcessingElement(wiring.Component):
     the operands:
 
     == ==========================================================================================
-    0  multiply; the read address goes to the banks
+    0  multiply, unless the activation is zero; the read address goes to the banks
     1  product register; add to the run; the banks' words arrive
     2  run complete; shift right by t (its last bit out is the rounding carry); choose the addend:
        a bank's word, or a younger sum on its way there
@@ -53,12 +55,16 @@ class ProcessingElement(wiring.Component):
     4  sum register; write
     == ==========================================================================================
 
+    The multiplier has operand registers of its own, beside those that hand activation and weight
+    on. They take only what makes a product: while activations are zero nothing in it toggles.
+
     Members
     -------
     acc_shift : In(4)
         t, constant during a layer.
-    activation, control : In, Out
-        From the left neighbour, one cycle later to the right one.
+    activation, zero, control : In, Out
+        From the left neighbour, one cycle later to the right one. ``zero`` says that the
+        activation is 0.
     weight : In, Out
         From above, one cycle later below.
     drain : In, Out
@@ -71,6 +77,13 @@ class ProcessingElement(wiring.Component):
     def __init__(self, config: CspConfig):
         self.config = config
         super().__init__(ElementSignature(config))
+        # Like the product no state, hence without reset: `zero` alone clears that register.
+        self._operands = Signal(
+            data.StructLayout(
+                {"activation": signed(ACTIVATION_BITS), "weight": signed(WEIGHT_BITS)}
+            ),
+            reset_less=True,
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -81,8 +94,10 @@ class ProcessingElement(wiring.Component):
         run_bits = self.config.run_bits
         control = Signal(control_layout(self.config))
         activation = Signal(signed(ACTIVATION_BITS))
+        zero = Signal()
         weight = Signal(signed(WEIGHT_BITS))
-        product = Signal(signed(PRODUCT_BITS))
+        operands = self._operands
+        product = Signal(signed(PRODUCT_BITS), reset_less=True)
         run = Signal(signed(run_bits))
         run_next = Signal(signed(run_bits))
         run_done = Signal(signed(run_bits))
@@ -102,17 +117,23 @@ class ProcessingElement(wiring.Component):
         m.d.sync += [
             control.eq(self.control),
             activation.eq(self.activation),
+            zero.eq(self.zero),
             weight.eq(self.weight),
         ]
         m.d.comb += [
             self.control_right.eq(control),
             self.activation_right.eq(activation),
+            self.zero_right.eq(zero),
             self.weight_below.eq(weight),
         ]
 
         # Stages 0 and 1: product and run. The run register is zero between runs, and only a run's
         # last sum moves on, so that the shifter below toggles once a run.
-        m.d.sync += product.eq(activation * weight)
+        with m.If(~self.zero):
+            m.d.sync += [operands.activation.eq(self.activation), operands.weight.eq(self.weight)]
+        m.d.sync += product.eq(operands.activation * operands.weight)
+        with m.If(zero):
+            m.d.sync += product.eq(0)
         m.d.comb += run_next.eq(run + product)
         with m.If(control.valid):
             m.d.sync += run.eq(run_next)

@@ -27,7 +27,6 @@ from sim.cosim.inside import (
 )
 from sim.cosim.jobs import Job, Outcome, read_job, write_outcome
 from sim.cosim.protocol import (
-    COUNTER_BITS,
     COUNTERS,
     PATIENCE,
     POSITION_BITS,
@@ -92,8 +91,8 @@ class Bench:
         self.fields = {
             name: (offset, (1 << width) - 1) for name, (offset, width) in status_fields().items()
         }
-        self.counter_names = os.environ[COUNTERS].split(",")
-        self.counter_bits = int(os.environ[COUNTER_BITS])
+        counters = (counter.split(":") for counter in os.environ[COUNTERS].split(","))
+        self.counter_bits = {name: int(bits) for name, bits in counters}
         self.patience = int(os.environ[PATIENCE])
         self.width = len(self.outputs[SINK]) // (8 * WINDOW)
         self.window = Timer(PERIOD * WINDOW, "ns")
@@ -195,14 +194,14 @@ class Bench:
     def outcome(self) -> Outcome:
         """Give what the job that has finished left."""
         words = np.frombuffer(b"".join(self.results), dtype=np.uint8)
-        counters = self.whole("counters", 0, len(self.outputs["counters"]))
-        mask = (1 << self.counter_bits) - 1
+        word = self.whole("counters", 0, len(self.outputs["counters"]))
+        counters = {}
+        for name, bits in self.counter_bits.items():
+            counters[name] = word & ((1 << bits) - 1)
+            word >>= bits
         return Outcome(
             words=words.reshape(-1, self.width),
-            counters={
-                name: counters >> index * self.counter_bits & mask
-                for index, name in enumerate(self.counter_names)
-            },
+            counters=counters,
             cycles=self.field("finished") - self.field("started"),
         )
 

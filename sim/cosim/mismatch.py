@@ -147,6 +147,7 @@ def truncated(schedule: Schedule, blocks: int) -> Schedule:
         layer,
         matrices=(*layer.matrices[:group], part, *layer.matrices[group + 1 :]),
         bias=np.zeros_like(layer.bias),
+        residual=None,
         relu=False,
         dtype=ActDtype.INT32,
     )
@@ -154,7 +155,13 @@ def truncated(schedule: Schedule, blocks: int) -> Schedule:
 
 
 def locate(
-    build: Build, schedule: Schedule, inputs: Maps, difference: Difference, wanted: Bytes
+    build: Build,
+    schedule: Schedule,
+    inputs: Maps,
+    difference: Difference,
+    wanted: Bytes,
+    *,
+    residual: Maps | None = None,
 ) -> Mismatch:
     """Trace a wrong integer to the first run that leaves a wrong partial sum.
 
@@ -170,6 +177,7 @@ def locate(
     difference : Difference
     wanted : uint8 [words, cols]
         The right results of the whole schedule.
+    residual : int8 or uint8 [N, Ho, Wo, M], if the layer adds one
     """
     layer = schedule.layer
     mismatch = Mismatch(layer=layer.name, difference=difference)
@@ -179,7 +187,7 @@ def locate(
         : int(tile.result_words.sum())
     ]
     try:
-        (outcome,) = run_jobs(build, [job_of(tile, inputs)])
+        (outcome,) = run_jobs(build, [job_of(tile, inputs, residual=residual)])
         if np.array_equal(outcome.words, due):
             finding = "the tile alone gives the right results: what ran before it or stalls matter"
             return dataclasses.replace(mismatch, finding=finding)

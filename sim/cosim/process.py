@@ -22,7 +22,7 @@ import find_libpython
 
 from csp_algo.errors import CspError
 from csp_hw.config import CspConfig
-from csp_hw.counters import COUNTER_BITS, COUNTERS
+from csp_hw.counters import counters_layout
 from sim.cosim import protocol
 from sim.cosim.build import EXECUTABLE, ICARUS, IMAGE, Build
 from sim.cosim.jobs import Job, Outcome, read_outcome, write_job
@@ -118,8 +118,9 @@ def run_jobs(
         top=BENCH,
         environment={
             protocol.PATIENCE: str(patience or default_patience(build.config)),
-            protocol.COUNTERS: ",".join(COUNTERS),
-            protocol.COUNTER_BITS: str(COUNTER_BITS),
+            protocol.COUNTERS: ",".join(
+                f"{name}:{field.width}" for name, field in counters_layout()
+            ),
         },
         write=write_job,
         read=lambda path, _: read_outcome(path),

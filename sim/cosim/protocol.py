@@ -9,7 +9,7 @@ WINDOW = 32
 POSITION_BITS = 16
 CYCLE_BITS = 32
 #: Input streams in the order of the status word; ``results`` follows them.
-SOURCES = ("layer", "params", "tiles", "counts", "weights", "activations")
+SOURCES = ("layer", "params", "tiles", "counts", "weights", "activations", "residual")
 SINK = "results"
 STREAMS = (*SOURCES, SINK)
 
@@ -17,8 +17,8 @@ STREAMS = (*SOURCES, SINK)
 ORDERS, MESSAGES = "CSP_BENCH_ORDERS", "CSP_BENCH_MESSAGES"
 #: Cycles without a beat on any stream after which the engine is taken to hang.
 PATIENCE = "CSP_BENCH_PATIENCE"
-#: Names of the engine's counters, separated by commas, and the bits of each.
-COUNTERS, COUNTER_BITS = "CSP_BENCH_COUNTERS", "CSP_BENCH_COUNTER_BITS"
+#: The engine's counters from the least bit on: name:bits, separated by commas.
+COUNTERS = "CSP_BENCH_COUNTERS"
 
 
 def status_fields() -> dict[str, tuple[int, int]]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from csp_algo.errors import CspError, located
-from csp_algo.integers import ActDtype, requantise, rescale
+from csp_algo.errors import located
 from csp_algo.network import Layer, Network
 from sim import golden
 from sim.cosim.build import Build
@@ -54,7 +53,7 @@ class LayerRun:
     schedules : tuple of Schedule
         One for each group, in order.
     outputs : array [N, Ho, Wo, M] in the layer's type
-        What came out; a layer with a residual leaves v, and the host does the rest.
+        What came out.
     counters : tuple of dict
         The engine's counters for each group; ``cycles`` is until it is idle again.
     compared, mismatches : int
@@ -154,7 +153,9 @@ def run_layers(
 
     def orders() -> Iterator[Job]:
         for number, piece in enumerate(pieces):
-            yield job_of(piece.schedule, piece.inputs, stressed(number))
+            schedule, residual = piece.schedule, piece.job.residual
+            with located(f"layer {schedule.layer.name}"):
+                yield job_of(schedule, piece.job.inputs, stressed(number), residual=residual)
 
     outcomes = run_jobs(build, orders(), wave=wave, patience=patience, progress=tell)
     number = 0
@@ -180,31 +181,20 @@ def run_layers(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Piece:
-    """One group of a layer, in the form that the engine computes."""
+    """One group of a layer."""
 
     schedule: Schedule
-    inputs: Maps
-    expected: Maps
+    job: LayerJob
 
 
 class _Group:
     """All groups of one layer."""
 
     def __init__(self, job: LayerJob, build: Build) -> None:
-        self.job = job
         self.layer = job.layer
-        config = build.config
-        with located(f"layer {self.layer.name}"):
-            if (job.residual is None) != (self.layer.residual is None):
-                raise CspError("a residual must be given if and only if the layer adds one")
-        layer, expected = engine_form(self.layer, job.inputs, job.expected, config.acc_bits)
-        schedules = [
-            Schedule.make(layer, group, config, len(job.inputs))
-            for group in range(layer.geometry.groups)
-        ]
         self.pieces = [
-            _Piece(schedule=schedule, inputs=job.inputs, expected=expected)
-            for schedule in schedules
+            _Piece(schedule=Schedule.make(job.layer, group, build.config, len(job.inputs)), job=job)
+            for group in range(job.layer.geometry.groups)
         ]
 
     def finish(
@@ -214,13 +204,20 @@ class _Group:
         compared = mismatches = 0
         mismatch = None
         for piece, got in zip(self.pieces, words, strict=True):
-            wanted = np.concatenate(list(piece.schedule.results(piece.expected)))
+            wanted = np.concatenate(list(piece.schedule.results(piece.job.expected)))
             dtype = piece.schedule.layer.dtype.numpy.newbyteorder("<")
             compared += wanted.view(dtype).size
             mismatches += int(np.count_nonzero(wanted.view(dtype) != got.view(dtype)))
             if mismatches and mismatch is None:
                 difference = first_difference(piece.schedule, wanted, got)
-                mismatch = locate(build, piece.schedule, piece.inputs, difference, wanted)
+                mismatch = locate(
+                    build,
+                    piece.schedule,
+                    piece.job.inputs,
+                    difference,
+                    wanted,
+                    residual=piece.job.residual,
+                )
         outputs = np.concatenate(
             [piece.schedule.collect(got) for piece, got in zip(self.pieces, words, strict=True)],
             axis=-1,
@@ -228,31 +225,9 @@ class _Group:
         return LayerRun(
             layer=self.layer,
             schedules=tuple(piece.schedule for piece in self.pieces),
-            outputs=self._host(outputs),
+            outputs=outputs,
             counters=tuple(counters),
             compared=compared,
             mismatches=mismatches,
             mismatch=mismatch,
         )
-
-    def _host(self, outputs: Maps) -> Maps:
-        """Do what the engine has no port for: requantise v and add the residual."""
-        layer, residual = self.layer, self.job.residual
-        if layer.residual is None or residual is None:
-            return outputs
-        added = rescale(residual, layer.residual.mult, layer.residual.shift)
-        final = requantise(
-            outputs, layer.mult, layer.shift, layer.dtype, relu=layer.relu, residual=added
-        )
-        return final.astype(layer.dtype.numpy)
-
-
-def engine_form(layer: Layer, inputs: Maps, expected: Maps, acc_bits: int) -> tuple[Layer, Maps]:
-    """Give a layer as the engine computes it, and what must come out then.
-
-    A layer with a residual leaves v, int32; any other layer is what it is.
-    """
-    if layer.residual is None:
-        return layer, expected
-    plain = dataclasses.replace(layer, dtype=ActDtype.INT32, relu=False, residual=None)
-    return plain, golden.layer_forward(plain, inputs, acc_bits=acc_bits)[0]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from amaranth.lib import data
 
+from csp_algo.errors import CspError
 from csp_hw import ports
 from sim.cosim.jobs import Beats, Job
 from sim.cosim.protocol import STREAMS
@@ -59,7 +60,7 @@ def pack(layout: data.StructLayout, columns: Mapping[str, npt.ArrayLike]) -> Bea
     """
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     count = len(next(iter(arrays.values())))
-    bits = np.zeros((count, -(-layout.size // 8) * 8), dtype=np.uint8)
+    bits = np.zeros((count, bytes_of(layout) * 8), dtype=np.uint8)
     for name, field in layout:
         values = arrays[name]
         if values.ndim == 1:
@@ -68,7 +69,18 @@ def pack(layout: data.StructLayout, columns: Mapping[str, npt.ArrayLike]) -> Bea
     return np.packbits(bits, axis=1, bitorder="little")
 
 
-def job_of(schedule: Schedule, inputs: Maps, stress: Stress | None = None) -> Job:
+def bytes_of(layout: data.Layout) -> int:
+    """Give the bytes of a beat."""
+    return -(-int(layout.size) // 8)
+
+
+def job_of(
+    schedule: Schedule,
+    inputs: Maps,
+    stress: Stress | None = None,
+    *,
+    residual: Maps | None = None,
+) -> Job:
     """Give the job of a group of a layer.
 
     Parameters
@@ -76,15 +88,26 @@ def job_of(schedule: Schedule, inputs: Maps, stress: Stress | None = None) -> Jo
     schedule : Schedule
     inputs : int8 or uint8 [N, H, W, C]
     stress : Stress, optional
+    residual : int8 or uint8 [N, Ho, Wo, M], if the layer adds one
 
     Raises
     ------
     CspError
-        The layer adds a residual, or the inputs do not fit.
+        The inputs do not fit, or a residual is not given if and only if the layer adds one.
     """
+    if (residual is None) != (schedule.layer.residual is None):
+        raise CspError("a residual must be given if and only if the layer adds one")
     config = schedule.config
     rng = np.random.default_rng(stress.seed) if stress and stress.garbage else None
-    command = schedule.command(signed=inputs.dtype == np.int8)
+    layout = ports.layer_layout(config)
+    command = layout.const(
+        schedule.command(
+            signed=inputs.dtype == np.int8,
+            residual_signed=residual is not None and residual.dtype == np.int8,
+        )
+    )
+    command_bytes = command.as_bits().to_bytes(bytes_of(layout), "little")
+    added = [] if residual is None else list(schedule.residual(residual))
     params = schedule.params()
     counts, weights = schedule.counts(), schedule.weights()
     tiles = len(schedule.tiles)
@@ -99,12 +122,13 @@ def job_of(schedule: Schedule, inputs: Maps, stress: Stress | None = None) -> Jo
     interleave = [tile.interleave for tile in schedule.tiles]
     return Job(
         beats={
-            "layer": pack(ports.layer_layout(config), {k: [v] for k, v in command.items()}),
+            "layer": np.frombuffer(command_bytes, dtype=np.uint8).reshape(1, -1),
             "params": pack(ports.filter_layout(), params._asdict()),
             "tiles": pack(ports.tile_layout(config), {"interleave": interleave, "live": live}),
             "counts": np.tile(counts, (tiles, 1)),
             "weights": np.tile(weights.view(np.uint8), (tiles, 1)),
             "activations": np.concatenate(activations),
+            "residual": np.concatenate([np.empty((0, config.cols), dtype=np.uint8), *added]),
         },
         results=int(schedule.result_words.sum()),
         stalls=stress.stalls if stress else {},

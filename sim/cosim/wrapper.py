@@ -20,7 +20,7 @@ Variables besides ``clk`` and ``rst`` (W = WINDOW; all numbers of beats count mo
     {stream}_end : written, 16
         Beats that are in the buffers, or have been.
     ahead : written, 1
-    stalls : written, 7 · W
+    stalls : written, 8 · W
         Bit s·W + n holds stream s back in cycle n of the window, in the order of ``STREAMS``.
     status : read
         See :func:`sim.cosim.protocol.status_fields`; one word, so that one call reads it.
@@ -171,6 +171,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
     yield ""
     yield f"  {TOP} engine ("
     yield "      .clk(clk), .rst(reset), .idle(idle), .counters(counters),"
+    yield "      .positions__payload(), .positions__valid(), .positions__ready(1'b1),"
     for name, layout in layouts.items():
         beat = f"{name}_beat[{layout.size - 1}:0]"
         last = "" if name == STREAMS[-1] else ","

@@ -26,7 +26,7 @@ DRAIN_START = Array.DRAIN_DISTANCE
 #: Cycles from the step that finds a block's last tap until the block's first product.
 START_UP = 6
 #: Cycles from a live word's acceptance by the output stage until it is idle again.
-OUTPUT_LATENCY = 12
+OUTPUT_LATENCY = 14
 OUTPUT_LATENCY_INT32 = 10
 #: Cycles from the last parameter's transfer until the output stage accepts a word.
 PARAMS_LATENCY = 2

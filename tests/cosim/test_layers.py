@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random layers through the Verilog, all streams stalling at random: every integer is golden's."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
+from csp_algo.network import Residual
 from csp_hw.config import BufferStyle, CspConfig
 from csp_hw.counters import CYCLES, SATURATIONS, SPENT, WORDS
 from sim import golden
@@ -72,8 +74,17 @@ def job_of(rng, layer, config, *, signed, case="mixed"):
     """Give a layer with random activations and golden's outputs and saturations."""
     shape = (int(rng.integers(1, 4)), *layer.geometry.in_shape)
     inputs = random_activations(rng, shape, ActDtype.INT8 if signed else ActDtype.UINT8, case=case)
-    expected, saturations = golden.layer_forward(layer, inputs, acc_bits=config.acc_bits)
-    return LayerJob(layer=layer, inputs=inputs, expected=expected), saturations
+    residual = None
+    if layer.dtype is not ActDtype.INT32 and rng.random() < 0.5:
+        mult, shift = int(rng.integers(2**15, 2**16)), int(rng.integers(14, 18))
+        layer = dataclasses.replace(layer, residual=Residual(input="r", mult=mult, shift=shift))
+        dtype = ActDtype.INT8 if rng.integers(2) else ActDtype.UINT8
+        residual = random_activations(rng, (len(inputs), *layer.geometry.out_shape), dtype)
+    expected, saturations = golden.layer_forward(
+        layer, inputs, acc_bits=config.acc_bits, residual=residual
+    )
+    job = LayerJob(layer=layer, inputs=inputs, expected=expected, residual=residual)
+    return job, saturations
 
 
 def random_stress(rng):
@@ -103,6 +114,8 @@ def check(simulator, jobs, rng):
         for schedule, counters in zip(run.schedules, run.counters, strict=True):
             assert counters[CYCLES] == sum(counters[name] for name in SPENT)
             assert counters["issued"] == schedule.issued
+            assert counters["useful_macs"] == schedule.useful
+            assert counters["gated_macs"] == schedule.gated(jobs[done][0].inputs)
             bound = schedule.bound()
             moved = {name: getattr(bound, name.removesuffix("_words")) for name in WORDS}
             disturbed = stress(next(numbers))

@@ -194,7 +194,7 @@ def test_wrong_expectation(faulty, dtype):
 
 
 def test_residual(faulty):
-    """A layer with a residual leaves v; the host adds the residual."""
+    """A layer adds its residual, and is traced like any other."""
     rng = np.random.default_rng(7)
     first = random_layer(
         rng, cols=4, period=2, geometry=Geometry(in_shape=(4, 4, 3), filters=6), dtype=ActDtype.INT8
@@ -217,6 +217,13 @@ def test_residual(faulty):
     assert [run.mismatch for run in runs] == [None, None]
     assert runs[1].outputs.dtype == np.int8
     np.testing.assert_array_equal(runs[1].outputs, result.values["second"])
+
+    jobs[1].expected[1, 2, 3, 4] ^= 1
+    found = last_run(faulty, jobs).mismatch
+    assert (found.difference.image, found.difference.filter) == (1, 4)
+    assert found.finding.startswith("all partial sums of the pixel are right")
+    with pytest.raises(module.CspError, match="layer second: a residual must be given if and only"):
+        last_run(faulty, [dataclasses.replace(jobs[1], residual=None)])
 
 
 def test_truncated_schedules_are_prefixes():

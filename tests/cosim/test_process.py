@@ -10,6 +10,7 @@ import pytest
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
+from csp_algo.network import Residual
 from csp_hw.generate import signals
 from sim import golden
 from sim.cosim import process as module
@@ -42,6 +43,7 @@ FAKE = """
   assign counts__ready = 1;
   assign weights__ready = 1;
   assign activations__ready = 1;
+  assign residual__ready = 1;
   assign results__valid = mode == WITHDRAWS ? count[0]
       : mode == CHANGES || mode == FLOODS || mode == KNOWS_NOT;
   assign results__payload = mode == CHANGES ? count : mode == KNOWS_NOT ? 32'hx : 0;
@@ -73,14 +75,19 @@ def real():
     return build(TINY)
 
 
-def layer_job(seed=0, **options):
-    """Give a job, its schedule, and the result words that are right."""
+def layer_job(seed=0, *, adds=False, **options):
+    """Give a job, its schedule, and the result words that are right; it may add a residual."""
     rng = np.random.default_rng(seed)
     layer = random_layer(rng, cols=TINY.cols, period=2, groups=1, dtype=ActDtype.INT8, **options)
     inputs = random_activations(rng, (2, *layer.geometry.in_shape))
+    added = None
+    if adds:
+        layer = dataclasses.replace(layer, residual=Residual(input="r", mult=2**15, shift=16))
+        added = random_activations(rng, (2, *layer.geometry.out_shape), ActDtype.INT8)
     schedule = Schedule.make(layer, 0, TINY, 2)
-    expected, _ = golden.layer_forward(layer, inputs)
-    return job_of(schedule, inputs), schedule, np.concatenate(list(schedule.results(expected)))
+    expected, _ = golden.layer_forward(layer, inputs, residual=added)
+    job = job_of(schedule, inputs, residual=added)
+    return job, schedule, np.concatenate(list(schedule.results(expected)))
 
 
 def fake_job(mode, results=10, stall=0.0):
@@ -166,7 +173,9 @@ def test_streams_run_ahead_of_their_layer(real):
 
 @pytest.mark.parametrize("stream", [name for name in STREAMS if name not in ("layer", "params")])
 def test_stalls_of_one_stream_cost_cycles_only(real, stream):
-    job, _, words = layer_job(3, max_taps=60, case="dense")
+    # A layer with more results than the queues in front of the output stage hold.
+    adds = stream == "residual"
+    job, _, words = layer_job(5 if adds else 3, adds=adds, max_taps=60, case="dense")
     stalled = dataclasses.replace(job, stalls={stream: 0.8}, seed=5)
     plain, slow, again = run_jobs(real, [job, stalled, stalled])
     for outcome in (plain, slow, again):

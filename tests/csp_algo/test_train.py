@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import gzip
 import struct
+from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,10 +21,20 @@ from csp_algo.compress import counts_of
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype, accumulate, requantise
-from csp_algo.network import AvgPool, Input, Layer, MaxPool, Network
-from csp_algo.quantize import quantise
-from csp_algo.train import data, evaluate, export, fashion_mnist, pruner, schedule
+from csp_algo.network import AvgPool, Concat, Input, Layer, MaxPool, Network
+from csp_algo.quantize import FloatLayer, quantise
+from csp_algo.train import (
+    data,
+    evaluate,
+    export,
+    fashion_mnist,
+    fashion_mnist_resnet8,
+    pruner,
+    schedule,
+)
+from csp_algo.train.checkpoint import Checkpoint
 from csp_algo.train.regulariser import cascade_regulariser, model_regulariser
+from csp_algo.train.residual import BasicBlock
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +60,31 @@ def small_model() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(20, 5),
     )
-    for module in model:
+    return with_statistics(model)
+
+
+def small_residual_model() -> nn.Sequential:
+    """Blocks with each kind of shortcut, one after the other, before and after a layer."""
+    torch.manual_seed(4)
+    model = nn.Sequential(
+        OrderedDict(
+            a=BasicBlock(2, 2),
+            b=BasicBlock(2, 12),
+            c=BasicBlock(12, 12, stride=2),
+            d=nn.Conv2d(12, 12, 3, padding=1),
+            e=nn.ReLU(),
+            f=BasicBlock(12, 12),
+            g=nn.AvgPool2d(2, ceil_mode=True),
+            h=nn.Flatten(),
+            i=nn.Linear(9 * 12, 5),
+        )
+    )
+    return with_statistics(model)
+
+
+def with_statistics(model: nn.Sequential) -> nn.Sequential:
+    """Give all batch normalisations of a model some statistics, γ and β."""
+    for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             for tensor in (module.weight, module.running_var):
                 nn.init.uniform_(tensor, 0.5, 2)
@@ -257,20 +293,142 @@ class TestTraining:
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert not torch.equal(first["8.weight"], other["8.weight"])
 
+    def test_goes_on_where_it_was_ended(self, tmp_path, capsys):
+        stage = dataclasses.replace(self.STAGE, epochs=4, strength=0.01)
+
+        def end(row: schedule.Row) -> None:
+            if row.epoch == 3:
+                raise KeyboardInterrupt
+
+        def checkpoint(name: str) -> Checkpoint:
+            return Checkpoint(path=tmp_path / "state" / f"{name}.pt", settings={"stage": "some"})
+
+        whole, rows = self.train(stage)
+        ended = checkpoint("ended")
+        with pytest.raises(KeyboardInterrupt):
+            self.train(stage, checkpoint=ended, report=end)
+        assert not capsys.readouterr().out
+        told: list[schedule.Row] = []
+        resumed, again = self.train(stage, checkpoint=ended, report=told.append)
+        assert capsys.readouterr().out == "some: taken up to epoch 2\n"
+        assert [row.epoch for row in told] == [3, 4]
+        # The whole run was not ended, the third is only read.
+        third, once_more = self.train(stage, checkpoint=ended, report=end)
+        assert capsys.readouterr().out == "some: taken as it is\n"
+        for model in (resumed, third):
+            for name, tensor in whole.state_dict().items():
+                assert torch.equal(model.state_dict()[name], tensor), name
+        timeless = [dataclasses.replace(row, seconds=None) for row in rows]
+        for others in (again, once_more):
+            assert [dataclasses.replace(row, seconds=None) for row in others] == timeless
+
     def test_divergence_is_an_error(self):
         with pytest.raises(FloatingPointError, match="some: the loss of epoch 1 is not finite"):
             self.train(dataclasses.replace(self.STAGE, rate=1e30))
 
 
+class TestCheckpoint:
+    def test_other_settings_are_not_taken(self, tmp_path):
+        checkpoint = Checkpoint(path=tmp_path / "some.pt", settings={"seed": 1, "cols": 8})
+        assert checkpoint.load() is None
+        checkpoint.save({"rows": [1]})
+        assert checkpoint.load() == {"rows": [1], "settings": checkpoint.key}
+        same = dataclasses.replace(checkpoint, settings={"cols": 8, "seed": 1})
+        assert same.load() == checkpoint.load()
+        assert dataclasses.replace(checkpoint, settings={"seed": 2, "cols": 8}).load() is None
+
+    def test_a_write_that_fails_leaves_the_old_state(self, tmp_path, monkeypatch):
+        checkpoint = Checkpoint(path=tmp_path / "some.pt", settings={})
+        checkpoint.save({"rows": [1]})
+
+        def half(_: object, path: Path) -> None:
+            path.write_bytes(b"half")
+            raise OSError("no space")
+
+        monkeypatch.setattr(torch, "save", half)
+        with pytest.raises(OSError, match="no space"):
+            checkpoint.save({"rows": [1, 2]})
+        assert checkpoint.load() == {"rows": [1], "settings": "{}"}
+
+
 class TestExport:
-    def test_float_network_equals_torch(self):
-        model, images = small_model().eval(), small_images(6)
+    @pytest.mark.parametrize("build", [small_model, small_residual_model])
+    def test_float_network_equals_torch(self, build):
+        model, images = build().eval(), small_images(6)
         network = export.to_float_network(model, SMALL_INPUT, name="small")
         with torch.inference_mode():
             want = model.double()(torch_images(images).double()).numpy()
-        got = network.forward(images)["11"]
+        got = network.forward(images)[network.nodes[-1].name]
         # Pixels of the torch model went through float32.
         np.testing.assert_allclose(got.reshape(6, 5), want, rtol=1e-5, atol=1e-6)
+
+    def test_graph_of_blocks(self):
+        network = export.to_float_network(small_residual_model(), SMALL_INPUT, name="small")
+        layers = [node for node in network.nodes if isinstance(node, FloatLayer)]
+        assert [(layer.name, *layer.sources) for layer in layers] == [
+            ("a.conv1", "x"),
+            ("a.conv2", "a.conv1", "x"),
+            ("b.conv1", "a.conv2"),
+            ("b.shortcut", "a.conv2"),
+            ("b.conv2", "b.conv1", "b.shortcut"),
+            ("c.conv1", "b.conv2"),
+            ("c.shortcut", "b.conv2"),
+            ("c.conv2", "c.conv1", "c.shortcut"),
+            ("d", "c.conv2"),
+            ("f.conv1", "d"),
+            ("f.conv2", "f.conv1", "d"),
+            ("i", "h"),
+        ]
+        assert {layer.name for layer in layers if not layer.relu} == {
+            "b.shortcut",
+            "c.shortcut",
+            "i",
+        }
+
+    def test_weights_have_the_names_that_pruning_knows(self):
+        model = fashion_mnist_resnet8.build_model()
+        network = export.to_float_network(
+            model, dataclasses.replace(SMALL_INPUT, shape=(28, 28, 1)), name="some"
+        )
+        layers = [node for node in network.nodes if isinstance(node, FloatLayer)]
+        weights = schedule.weighted(model)
+        assert {layer.name for layer in layers} == set(weights)
+        assert sum(layer.weight.numel() for layer in weights.values()) == 77_072
+        macs = 0
+        for layer in layers:
+            height, width, _ = layer.geometry.out_shape
+            macs += height * width * layer.weights.size
+        assert round(macs / 1e6, 1) == 9.3
+
+    @pytest.mark.parametrize("include", [True, False])
+    @pytest.mark.parametrize(
+        ("kernel", "stride", "padding", "ceil", "divisors"),
+        [
+            (10, 1, 0, False, (100, 100)),
+            (3, 2, 1, False, (4, 9)),
+            ((3, 2), 3, 0, True, (1, 6)),
+            (2, 3, 1, True, (1, 4)),
+            (1, 1, 0, False, (1, 1)),
+        ],
+    )
+    def test_average_pools(self, kernel, stride, padding, ceil, divisors, include):
+        module = nn.AvgPool2d(
+            kernel, stride, padding, ceil_mode=ceil, count_include_pad=include
+        ).eval()
+        images = small_images(3)
+        network = export.to_float_network(nn.Sequential(module), SMALL_INPUT, name="small")
+        want = module(torch_images(images)).numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(network.forward(images)["0"], want, rtol=1e-5, atol=1e-6)
+        (pool,) = network.nodes
+        shape = SMALL_INPUT.shape
+        found = pool.divisors(shape)
+        if not include:
+            assert (found.min(), found.max()) == divisors
+        assert 2**15 <= pool.multipliers(shape).max() < 2**16
+        # To half a unit, as integers: the mean of the pixels as they are.
+        integers = Network(name="n", input=SMALL_INPUT, nodes=(pool,), cols=4, period=8)
+        got = evaluate.integer_forward(integers, images, acc_bits=24)
+        assert np.abs(got - 255 * want).max() < 0.51
 
     @pytest.mark.parametrize(
         ("modules", "message"),
@@ -280,6 +438,7 @@ class TestExport:
             ([nn.Conv2d(2, 4, 3, padding="same")], "0: padding 'same'"),
             ([nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect")], "0: padding .*reflect"),
             ([nn.MaxPool2d(2, dilation=2)], "0: a max pool with dilation 2"),
+            ([nn.AvgPool2d(2, divisor_override=3)], "0: an average pool with divisor 3"),
             ([nn.Flatten(2)], "0: only a Flatten of all dimensions but the first"),
             (
                 [nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)],
@@ -300,12 +459,18 @@ class TestEvaluate:
         floats = export.to_float_network(model, SMALL_INPUT, name="small")
         return quantise(floats, small_images(20), cols=4, period=8, acc_bits=acc_bits)
 
-    @pytest.mark.parametrize("bits", [10, 16, 24])
-    def test_equals_the_formulas(self, bits):
-        network, images = self.network(bits), small_images(9)
-        assert any(layer.acc_shift for layer in network.layers()) == (bits < 24)
-        x = images.astype(np.int64)
+    @staticmethod
+    def residual_network(acc_bits: int) -> Network:
+        model = small_residual_model().eval()
+        pruner.prune(model, {"c.conv2": 0.5, "c.shortcut": 0.3, "d": 0.4}, 4)
+        floats = export.to_float_network(model, SMALL_INPUT, name="small")
+        return quantise(floats, small_images(20), cols=4, period=8, acc_bits=acc_bits)
+
+    @staticmethod
+    def formulas(network: Network, images: np.ndarray, bits: int) -> np.ndarray:
+        values = {network.input.name: images.astype(np.int64)}
         for node in network.nodes:
+            x = values[node.sources[0]]
             if isinstance(node, Layer):
                 groups = []
                 for windows, matrix in zip(node.geometry.unfold(x), node.matrices, strict=True):
@@ -314,12 +479,28 @@ class TestEvaluate:
                         run = windows[..., taps] @ weights[taps]
                         acc, _ = accumulate(acc, run, node.acc_shift, bits)
                     groups.append(acc << node.acc_shift)
-                v = np.concatenate(groups, axis=-1) + node.bias
-                x = requantise(v, node.mult, node.shift, node.dtype, relu=node.relu)
+                v, added = np.concatenate(groups, axis=-1) + node.bias, None
+                if node.residual is not None:
+                    product = values[node.residual.input] * node.residual.mult
+                    added = (product + (1 << node.residual.shift >> 1)) >> node.residual.shift
+                y = requantise(v, node.mult, node.shift, node.dtype, relu=node.relu, residual=added)
             elif isinstance(node, MaxPool):
-                x = node.unfold(x, fill=-1000).max(axis=(3, 4))
+                y = node.unfold(x, fill=-1000).max(axis=(3, 4))
+            elif isinstance(node, AvgPool):
+                total, area = node.unfold(x, fill=0).sum(axis=(3, 4)), node.divisors(x.shape[1:])
+                # Of a mean so exact only halves could be rounded otherwise, and there are none.
+                y = np.floor(total / area[..., None] + 0.5 + 1e-9).astype(np.int64)
             else:
-                x = x.reshape(9, 1, 1, -1)
+                y = x.reshape(len(x), 1, 1, -1)
+            values[node.name] = y
+        return y
+
+    @pytest.mark.parametrize("bits", [10, 16, 24])
+    @pytest.mark.parametrize("build", ["network", "residual_network"])
+    def test_equals_the_formulas(self, build, bits):
+        network, images = getattr(self, build)(bits), small_images(9)
+        assert any(layer.acc_shift for layer in network.layers()) == (bits < 24)
+        x = self.formulas(network, images, bits)
         got = evaluate.integer_forward(network, images, acc_bits=bits)
         np.testing.assert_array_equal(got, x)
         answers = x.reshape(9, -1).argmax(axis=1)
@@ -327,16 +508,34 @@ class TestEvaluate:
         accuracy = evaluate.integer_accuracy(network, images, wrong, acc_bits=bits, batch=4)
         assert accuracy == pytest.approx(600 / 9)
 
+    def test_integers_of_blocks_follow_the_floats(self):
+        # The scales of both operands of a sum must be right, else a block is far off.
+        model, images = small_residual_model().eval(), small_images(20)
+        floats = export.to_float_network(model, SMALL_INPUT, name="small")
+        network, wanted = quantise(floats, images, cols=4, period=8), floats.forward(images)
+        seen = {}
+        for end, layer in enumerate(network.nodes, start=1):
+            if isinstance(layer, Layer) and layer.residual is not None:
+                part = dataclasses.replace(network, nodes=network.nodes[:end])
+                got = layer.scale * evaluate.integer_forward(part, images, acc_bits=24)
+                want = wanted[layer.name]
+                assert np.square(got - want).mean() < 2e-3 * want.var(), layer.name
+                seen[layer.name] = network.dtypes()[layer.residual.input]
+        int8, uint8 = ActDtype.INT8, ActDtype.UINT8
+        assert seen == {"a.conv2": uint8, "b.conv2": int8, "c.conv2": int8, "f.conv2": uint8}
+
     def test_refuses_other_nodes(self):
-        pool = AvgPool(
-            name="p", input="x", kernel=(1, 1), stride=(1, 1), count_include_pad=True, shift=15
-        )
-        other = dataclasses.replace(self.network(24), nodes=(pool,))
-        with pytest.raises(CspError, match="p: a AvgPool is not expected here"):
+        concat = Concat(name="p", inputs=("x", "x"))
+        other = dataclasses.replace(self.network(24), nodes=(concat,))
+        with pytest.raises(CspError, match="p: a Concat is not expected here"):
             evaluate.integer_forward(other, small_images(1), acc_bits=24)
 
 
 class TestFlow:
+    @pytest.fixture(params=[fashion_mnist, fashion_mnist_resnet8])
+    def script(self, request) -> ModuleType:
+        return request.param
+
     @pytest.fixture
     def directory(self, tmp_path) -> Path:
         for part, images in (("train", striped(720)), ("t10k", striped(260, seed=1))):
@@ -345,43 +544,41 @@ class TestFlow:
         return tmp_path
 
     @pytest.fixture(autouse=True)
-    def quick_statistics(self, monkeypatch):
+    def quick_statistics(self, script, monkeypatch):
         # A few steps must do: let the running statistics of the normalisations follow at once.
-        build = fashion_mnist.build_model
+        build = script.build_model
 
         def quick() -> nn.Sequential:
             model = build()
-            for module in model:
+            for module in model.modules():
                 if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                     module.momentum = 0.6
             return model
 
-        monkeypatch.setattr(fashion_mnist, "build_model", quick)
+        monkeypatch.setattr(script, "build_model", quick)
 
     @staticmethod
-    def run(directory: Path, out: str, *more: str) -> Path:
+    def run(script: ModuleType, directory: Path, out: str, *more: str) -> Path:
         target = directory / out
         options = ["--data", str(directory), "--out", str(target), "--validation", "80"]
-        status = fashion_mnist.main([*options, "--epochs", "2", "1", "2", *more])
+        status = script.main([*options, "--epochs", "2", "1", "2", *more])
         assert status == 0
         return target
 
-    def test_whole_flow(self, directory, capsys):
+    def test_whole_flow(self, script, directory, capsys):
         work = ["--work", str(directory / "work")]
-        out = self.run(directory, "first", *work)
+        out = self.run(script, directory, "first", *work)
         network = container.load(out / "network.csp")
         layers = {layer.name: layer for layer in network.layers()}
-        for name, target in fashion_mnist.TARGETS.items():
+        for name, target in script.TARGETS.items():
             zeros = float((layers[name].weights() == 0).mean())
             assert zeros >= target - 0.011, name
         for layer in layers.values():
             weights = layer.weights()[0]
             np.testing.assert_array_equal(counts_of(weights, 8), layer.matrices[0].counts)
-        assert float((layers["conv1"].weights() == 0).mean()) < 0.2
-        samples = np.load(out / "images.npz")
-        test = striped(260, seed=1)
-        np.testing.assert_array_equal(samples["images"][..., 0], test.pixels[:256])
-        np.testing.assert_array_equal(samples["labels"], test.labels[:256])
+        for name in layers.keys() - script.TARGETS.keys():
+            assert float((layers[name].weights() == 0).mean()) < 0.2, name
+        assert network.metadata["trained_by"] == f"python -m {script.__name__}"
         with (out / "training.csv").open() as file:
             rows = list(csv.DictReader(file))
         stages = [row["stage"] for row in rows]
@@ -393,22 +590,30 @@ class TestFlow:
 
         # From the saved stages, and all the way again, the same bytes come out.
         capsys.readouterr()
-        second = self.run(directory, "second", *work)
+        second = self.run(script, directory, "second", *work)
         assert capsys.readouterr().out.count("taken as it is") == 3
-        third = self.run(directory, "third")
-        for name in ("network.csp", "images.npz"):
+        third = self.run(script, directory, "third")
+        names = {path.name for path in out.iterdir()} - {"training.csv"}
+        assert names == {"network.csp"} | ({"images.npz"} if script is fashion_mnist else set())
+        for name in names:
             assert (second / name).read_bytes() == (out / name).read_bytes()
             assert (third / name).read_bytes() == (out / name).read_bytes()
+        if script is fashion_mnist:
+            samples, test = np.load(out / "images.npz"), striped(260, seed=1)
+            np.testing.assert_array_equal(samples["images"][..., 0], test.pixels[:256])
+            np.testing.assert_array_equal(samples["labels"], test.labels[:256])
 
-    def test_another_plan_does_not_take_old_stages(self, directory, capsys):
+    @pytest.mark.parametrize("script", [fashion_mnist])
+    def test_another_plan_does_not_take_old_stages(self, script, directory, capsys):
         work = ["--work", str(directory / "work")]
-        self.run(directory, "first", *work, "--target", "linear6=0.5")
+        self.run(script, directory, "first", *work, "--target", "linear6=0.5")
         capsys.readouterr()
-        self.run(directory, "second", *work, "--target", "linear6=0.6")
+        self.run(script, directory, "second", *work, "--target", "linear6=0.6")
         assert capsys.readouterr().out.count("taken as it is") == 2
-        self.run(directory, "third", *work, "--target", "linear6=0.6", "--seed", "2")
+        self.run(script, directory, "third", *work, "--target", "linear6=0.6", "--seed", "2")
         assert "taken as it is" not in capsys.readouterr().out
 
+    @pytest.mark.parametrize("script", [fashion_mnist])
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -417,7 +622,7 @@ class TestFlow:
             (["--data", "/nowhere"], "error: /nowhere/t10k-images-idx3-ubyte.gz: cannot be read"),
         ],
     )
-    def test_refusals(self, directory, capsys, arguments, message):
+    def test_refusals(self, script, directory, capsys, arguments, message):
         options = ["--data", str(directory), "--out", str(directory / "out")]
-        assert fashion_mnist.main([*options, *arguments]) == 2
+        assert script.main([*options, *arguments]) == 2
         assert message in capsys.readouterr().err

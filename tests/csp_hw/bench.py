@@ -128,8 +128,11 @@ class Sink:
         ctx.set(self.port.ready, 0)
 
 
-def pass_through(dut, i, words, o, count, *, constants, gaps=(0.0, 0.0), seed=0):
-    """Send words into a stream, take ``count`` from another; give the source and the sink."""
+def pass_through(dut, i, words, o, count, *, constants, gaps=(0.0, 0.0), seed=0, beside=()):
+    """Send words into a stream, take ``count`` from another; give the source and the sink.
+
+    Testbenches ``beside`` these two must have returned, too.
+    """
     source = Source(i, words, gap=gaps[0], seed=seed)
     sink = Sink(o, count, gap=gaps[1], seed=seed)
 
@@ -141,7 +144,7 @@ def pass_through(dut, i, words, o, count, *, constants, gaps=(0.0, 0.0), seed=0)
         await source.run(ctx)
 
     source.cycle += 2
-    simulate(dut, sink.run, background=[sender])
+    simulate(dut, sink.run, *beside, background=[sender])
     return source, sink
 
 

@@ -6,10 +6,22 @@ import re
 import pytest
 from amaranth.back import rtlil, verilog
 
+from csp_hw import row as row_module
 from csp_hw.array import ROW_MODULE, Array, parts
 from csp_hw.config import PRESETS, BufferStyle, CspConfig
+from csp_hw.pe.element import ProcessingElement
 from csp_hw.row import PE_MODULE
-from tests.csp_hw.bench import between, chance, controls, pick, play, rhu, rng_of, sat
+from tests.csp_hw.bench import (
+    between,
+    chance,
+    controls,
+    pick,
+    play,
+    rhu,
+    rng_of,
+    sat,
+    simulate,
+)
 
 CONFIG = PRESETS["tiny_4x4"].replace(rows=3, acc_bits=12, max_period=4)
 
@@ -140,6 +152,37 @@ def tiles(config, acc_shift, *, count=2, seed=0, gap=0.0):
             scenario.run(1 - bank, word, between(scenario.rng, 1, 2))
     scenario.idle(Array.DRAIN_DISTANCE)
     return scenario
+
+
+def test_every_pe_is_told_of_zeros(monkeypatch):
+    elements = []
+
+    class Recorded(ProcessingElement):
+        def __init__(self, config):
+            super().__init__(config)
+            elements.append(self)
+
+    monkeypatch.setattr(row_module, "ProcessingElement", Recorded)
+    dut = Array(CONFIG)
+    rng = rng_of(11)
+
+    async def bench(ctx):
+        zeros = 0
+        await ctx.tick().repeat(CONFIG.rows + CONFIG.cols)  # until the reset's are through
+        for _ in range(100):
+            activations = [pick(rng, [0, 0, 1, -128, 255]) for _ in range(CONFIG.rows)]
+            ctx.set(dut.activations, activations)
+            await ctx.tick()
+            mask = sum((activation == 0) << row for row, activation in enumerate(activations))
+            assert ctx.get(dut.zeros) == mask
+            for element in elements:
+                zero = ctx.get(element.activation) == 0
+                assert ctx.get(element.zero) == zero
+                zeros += zero
+        assert 0.3 < zeros / (100 * len(elements)) < 0.7
+
+    simulate(dut, bench)
+    assert len(elements) == CONFIG.rows * CONFIG.cols
 
 
 @pytest.mark.parametrize("style", BufferStyle)

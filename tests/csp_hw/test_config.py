@@ -158,13 +158,23 @@ def test_layouts_of_the_ports():
     # Bit positions are the contract with whatever drives the streams.
     assert fields_of(ports.layer_layout(TINY)) == {
         "taps": (0, 16),
-        "tiles": (16, 24),
-        "chunks": (40, 8),
-        "period": (48, 4),
-        "acc_shift": (52, 4),
-        "signed": (56, 1),
-        "relu": (57, 1),
-        "out": (58, 2),
+        "position_words": (16, 16),
+        "kernel_w": (32, 4),
+        "tiles": (36, 24),
+        "chunks": (60, 8),
+        "last_filters": (68, 3),
+        "period": (71, 4),
+        "acc_shift": (75, 4),
+        "signed": (79, 1),
+        "residual": (80, 24),
+        "relu": (104, 1),
+        "out": (105, 2),
+    }
+    assert fields_of(ports.residual_layout()) == {
+        "enabled": (0, 1),
+        "signed": (1, 1),
+        "mult": (2, 16),
+        "shift": (18, 6),
     }
     assert fields_of(ports.filter_layout()) == {"bias": (0, 32), "mult": (32, 16), "shift": (48, 6)}
     assert fields_of(ports.tile_layout(TINY)) == {"interleave": (0, 3), "live": (3, 16)}

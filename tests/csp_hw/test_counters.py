@@ -1,18 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The performance counters against plain sums."""
 
+import pytest
+
 from csp_hw.config import PRESETS
-from csp_hw.counters import COUNTERS, CYCLES, SATURATIONS, SPENT, WORDS, Counters, counters_layout
-from tests.csp_hw.bench import between, chance, plain, rng_of, simulate
+from csp_hw.counters import (
+    COUNTERS,
+    CYCLES,
+    MACS,
+    SATURATIONS,
+    SPENT,
+    WORDS,
+    Counters,
+    MacEvents,
+    counters_layout,
+)
+from tests.csp_hw.bench import between, chance, pick, plain, play, rng_of, simulate
 
 CONFIG = PRESETS["tiny_4x4"]
 
 
 def test_names():
-    assert list(COUNTERS) == [CYCLES, *SPENT, *WORDS, SATURATIONS]
-    assert len(set(COUNTERS)) == len(COUNTERS) == 13
+    assert list(COUNTERS) == [CYCLES, *SPENT, *WORDS, SATURATIONS, *MACS]
+    assert len(set(COUNTERS)) == len(COUNTERS) == 15
     assert [(field.offset, field.width) for _, field in counters_layout()] == [
-        (32 * n, 32) for n in range(13)
+        *((32 * n, 32) for n in range(13)),
+        (13 * 32, 48),
+        (13 * 32 + 48, 48),
     ]
 
 
@@ -22,10 +36,11 @@ def test_random_events_and_clears():
     total = dict.fromkeys(COUNTERS, 0)
 
     async def bench(ctx):
-        for _ in range(300):
+        for cycle in range(300):
             events = {name: between(rng, 0, 1) for name in COUNTERS}
-            events[SATURATIONS] = between(rng, 0, CONFIG.rows * CONFIG.cols)
-            clear = chance(rng, 0.02)
+            for name in (SATURATIONS, *MACS):
+                events[name] = between(rng, 0, CONFIG.rows * CONFIG.cols)
+            clear = cycle < 200 and chance(rng, 0.02)
             ctx.set(dut.events, events)
             ctx.set(dut.clear, clear)
             await ctx.tick()
@@ -54,13 +69,15 @@ def test_each_event_has_its_own_counter():
     simulate(dut, bench)
 
 
-def test_all_saturations_of_a_cycle_are_counted():
+def test_all_that_happens_in_a_cycle_is_counted():
     dut = Counters(CONFIG)
 
     async def bench(ctx):
-        ctx.set(dut.events[SATURATIONS], CONFIG.rows * CONFIG.cols)
+        for name in (SATURATIONS, *MACS):
+            ctx.set(dut.events[name], CONFIG.rows * CONFIG.cols)
         await ctx.tick().repeat(20)
-        assert ctx.get(dut.counters[SATURATIONS]) == 20 * CONFIG.rows * CONFIG.cols
+        for name in (SATURATIONS, *MACS):
+            assert ctx.get(dut.counters[name]) == 20 * CONFIG.rows * CONFIG.cols
 
     simulate(dut, bench)
 
@@ -69,9 +86,49 @@ def test_wraps():
     dut = Counters(CONFIG)
 
     async def bench(ctx):
-        ctx.set(dut.counters.cycles, 2**32 - 1)
-        ctx.set(dut.events.cycles, 1)
+        for name in (CYCLES, *MACS):
+            ctx.set(dut.counters[name], 2**32 - 1)
+            ctx.set(dut.events[name], 1)
         await ctx.tick()
         assert ctx.get(dut.counters.cycles) == 0
+        for name in MACS:
+            assert ctx.get(dut.counters[name]) == 2**32
+            ctx.set(dut.counters[name], 2**48 - 3)
+            ctx.set(dut.events[name], 4)
+        await ctx.tick()
+        for name in MACS:
+            assert ctx.get(dut.counters[name]) == 1
 
     simulate(dut, bench)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 4), (3, 12), (8, 8), (64, 64)])
+def test_macs(rows, cols):
+    rng = rng_of(rows, cols)
+    lanes = (1 << rows) - 1
+    latency = MacEvents.LATENCY
+    for last_filters in (1, cols - 1, cols):
+        steps = []
+        for n in range(60):
+            live = pick(rng, [0, lanes, between(rng, 0, (1 << min(rows, 62)) - 1)])
+            zeros = pick(rng, [0, lanes, between(rng, 0, (1 << min(rows, 62)) - 1)])
+            steps.append(
+                {
+                    "product": {
+                        "valid": chance(rng, 0.8) and n < 60 - latency,
+                        "live": live,
+                        "last_chunk": between(rng, 0, 1),
+                    },
+                    "zeros": zeros,
+                    "last_filters": last_filters,
+                }
+            )
+        seen = play(MacEvents(CONFIG.replace(rows=rows, cols=cols)), steps, ["useful", "gated"])
+        for n in range(60 - latency):
+            product = steps[n]["product"]
+            live = product["live"] * product["valid"]
+            filters = last_filters if product["last_chunk"] else cols
+            assert seen[n + latency] == {
+                "useful": live.bit_count() * filters,
+                "gated": (live & steps[n + 1]["zeros"]).bit_count() * filters,
+            }

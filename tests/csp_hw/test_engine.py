@@ -28,14 +28,17 @@ INT8, UINT8, INT32 = OutputType.INT8, OutputType.UINT8, OutputType.INT32
 CONFIG = CspConfig(
     rows=2, cols=4, depth=16, max_period=8, max_interleave=4, lookahead=4, row_blocks=2
 )
-STREAMS = ("params", "tiles", "counts", "weights", "activations")
+STREAMS = ("params", "tiles", "counts", "weights", "activations", "residual")
+COUNTED = ("counts", "weights", "activations", "results")
+OTHER_FIELDS = ("interleave", "live", "adds")
 
 
 class Layer:
     """A random layer: its words on every stream, its results, and what the counters must say.
 
     ``density`` is the share of taps that survive; ``counts`` gives them outright. ``fields`` are
-    those of the command, ``interleave`` and the share of lanes that are ``live``.
+    those of the command, ``interleave``, the share of lanes that are ``live``, and whether the
+    layer ``adds`` a residual.
     """
 
     def __init__(self, config, rng, *, tiles=3, density=0.5, counts=None, **fields):
@@ -44,6 +47,8 @@ class Layer:
         taps = len(counts) if counts else between(rng, 1, 16)
         self.command = {
             "taps": taps,
+            "position_words": between(rng, 1, -(-taps // config.lookahead)),
+            "kernel_w": between(rng, 1, 11),
             "tiles": tiles,
             "chunks": chunks,
             "period": between(rng, 1, config.max_period),
@@ -51,9 +56,18 @@ class Layer:
             "signed": between(rng, 0, 1),
             "relu": between(rng, 0, 1),
             "out": pick(rng, list(OutputType)),
-            **{name: value for name, value in fields.items() if name not in ("interleave", "live")},
+            **{name: value for name, value in fields.items() if name not in OTHER_FIELDS},
         }
+        adds = fields.get("adds", self.command["out"] != INT32 and chance(rng, 0.5))
+        self.command["residual"] = {
+            "enabled": int(adds),
+            "signed": between(rng, 0, 1),
+            "mult": between(rng, 1 << 15, (1 << 16) - 1),
+            "shift": between(rng, 14, 18),
+        }
+        self.residual = []  # of the result word at work
         self.filter_count = between(rng, (chunks - 1) * config.cols + 1, chunks * config.cols)
+        self.command["last_filters"] = self.filter_count - (chunks - 1) * config.cols
         self.command["acc_shift"] = min(self.command["acc_shift"], 32 - config.acc_bits)
         self.counts = counts or [
             between(rng, 1, chunks) if chance(rng, density) else 0 for _ in range(taps)
@@ -65,8 +79,8 @@ class Layer:
             share = fields.get("live", pick(rng, [0.0, 0.7, 1.0, 1.0]))
             live = [[chance(rng, share) for _ in range(config.rows)] for _ in range(interleave)]
             self.tiles.append(live)
-        self.words = {name: [] for name in (*STREAMS, "results")}
-        self.saturations = self.slots = 0
+        self.words = {name: [] for name in (*STREAMS, "positions", "results")}
+        self.saturations = self.slots = self.useful = self.gated = 0
         self.filters = [self.filter(m) for m in range(chunks * config.cols)]
         self.words["params"] = self.filters
         self.weights = [[self.weight_word(k) for k in range(count)] for count in self.counts]
@@ -98,6 +112,10 @@ class Layer:
             self.words["counts"].append(padded[n : n + config.lookahead])
 
         survivors = [tap for tap, count in enumerate(self.counts) if count]
+        self.words["positions"] += [
+            {**self.position(tap), "empty": 0, "end": int(tap == survivors[-1])}
+            for tap in survivors
+        ] or [{"empty": 1, "end": 1}]
         period = command["period"]
         acc = {}  # (pixel, row, filter) -> partial sum
         for start in range(0, len(survivors), period):
@@ -107,6 +125,14 @@ class Layer:
                 if live[pixel][row]:
                     for chunk in range(command["chunks"]):
                         self.results(acc, chunk, pixel, row)
+
+    def position(self, tap):
+        """Taps lie channel innermost, then s, then r; a kernel position has whole words."""
+        config, command = self.config, self.command
+        place, channel = divmod(tap, command["position_words"] * config.lookahead)
+        beat, byte = divmod(channel, config.cols)
+        r, s = divmod(place, command["kernel_w"])
+        return {"r": r, "s": s, "beat": beat, "byte": byte}
 
     def activation(self):
         lowest, highest = (-128, 127) if self.command["signed"] else (0, 255)
@@ -129,6 +155,10 @@ class Layer:
                         self.accumulate(acc, values, run, chunk, pixel, row)
 
     def accumulate(self, acc, values, run, chunk, pixel, row):
+        filters = range(chunk * self.config.cols, (chunk + 1) * self.config.cols)
+        real = sum(m < self.filter_count for m in filters)
+        self.useful += real * len(run)
+        self.gated += real * sum(values[pixel, tap][row] == 0 for tap in run)
         for col in range(self.config.cols):
             total = sum(values[pixel, tap][row] * self.weights[tap][chunk][col] for tap in run)
             at = pixel, row, chunk * self.config.cols + col
@@ -146,16 +176,28 @@ class Layer:
                 leaving += sat(value, 32).to_bytes(4, "little", signed=True)
                 continue
             z = rhu(value * filter_["mult"], filter_["shift"])
+            if command["residual"]["enabled"]:
+                z = sat(z, 16) + self.added(command["residual"])
             z = max(z, 0) if command["relu"] else z
             low, high = (-128, 127) if command["out"] == INT8 else (0, 255)
             leaving += (min(max(z, low), high) & 0xFF).to_bytes(1, "little")
+        if command["residual"]["enabled"]:
+            self.words["residual"].append([r & 0xFF for r in self.residual])
+            self.residual = []
         self.words["results"] += [list(leaving[n : n + cols]) for n in range(0, len(leaving), cols)]
+
+    def added(self, fields):
+        """Choose the next value of the residual and give what it adds."""
+        low = -128 if fields["signed"] else 0
+        self.residual.append(pick(self.rng, [0, low, low + 255, between(self.rng, low, low + 255)]))
+        return rhu(self.residual[-1] * fields["mult"], fields["shift"])
 
     @property
     def counted(self):
         """What the counters say after the layer, except how its cycles were spent."""
-        moved = {f"{name}_words": len(self.words[name]) for name in (*STREAMS[2:], "results")}
-        return {**moved, "issued": self.slots, "saturations": self.saturations}
+        moved = {f"{name}_words": len(self.words[name]) for name in COUNTED}
+        macs = {"useful_macs": self.useful, "gated_macs": self.gated}
+        return {**moved, **macs, "issued": self.slots, "saturations": self.saturations}
 
 
 @dataclasses.dataclass
@@ -176,13 +218,18 @@ class Run:
     def __init__(self, layers, *, gaps=None, seed=0, ahead=False):
         self.layers, self.ahead = layers, ahead
         self.dut = Engine(layers[0].config)
-        self.gaps = dict.fromkeys((*STREAMS, "results"), 0.0) | (gaps or {})
+        self.gaps = dict.fromkeys((*STREAMS, "positions", "results"), 0.0) | (gaps or {})
         self.seed = seed
         self.taken = 0  # layer commands
         self.reports = []
         words = [word for layer in layers for word in layer.words["results"]]
         self.sink = Sink(self.dut.results, len(words), gap=self.gaps["results"], seed=seed)
         self.words = words
+        positions = [word for layer in layers for word in layer.words["positions"]]
+        self.places = Sink(
+            self.dut.positions, len(positions), gap=self.gaps["positions"], seed=seed
+        )
+        self.positions = positions
 
     def feed(self, number, name):
         """Give the testbench of a stream."""
@@ -225,8 +272,10 @@ class Run:
 
     def play(self):
         feeds = [self.feed(number, name) for number, name in enumerate(STREAMS)]
-        simulate(self.dut, self.control, self.sink.run, background=feeds)
+        simulate(self.dut, self.control, self.sink.run, self.places.run, background=feeds)
         assert self.sink.words == self.words
+        for found, wanted in zip(self.places.words, self.positions, strict=True):
+            assert {name: found[name] for name in wanted} == wanted
         for layer, report in zip(self.layers, self.reports, strict=True):
             counters = report.counters
             counted = layer.counted
@@ -258,21 +307,22 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_random_layers_in_a_row(name):
     config = CONFIGS[name]
-    run = Run(random_layers(config, 6, len(name))).play()
+    run = Run(random_layers(config, 6, len(name)), gaps={"positions": 0.2}).play()
     if config.acc_bits == 8:
         assert any(layer.saturations for layer in run.layers)
 
 
 def test_streams_may_run_ahead_of_their_layer():
     Run(random_layers(CONFIG, 6, 5), ahead=True).play()
-    gaps = dict.fromkeys((*STREAMS, "results"), 0.4)
+    gaps = dict.fromkeys((*STREAMS, "positions", "results"), 0.4)
     Run(random_layers(CONFIG, 4, 6), gaps=gaps, seed=3, ahead=True).play()
 
 
 def test_random_layers_with_gaps_on_every_stream():
     config = CONFIG.replace(acc_bits=12, depth=8, max_period=4)
     layers = random_layers(config, 4, 1)
-    Run(layers, gaps=dict.fromkeys((*STREAMS, "results"), 0.5), seed=2).play()
+    gaps = dict.fromkeys((*STREAMS, "positions", "results"), 0.5)
+    Run(layers, gaps=gaps, seed=2).play()
 
 
 def test_corners_in_a_row():
@@ -311,10 +361,10 @@ def spent_on(report):
     return max(spent, key=spent.get)
 
 
-def slow_layer(rng):
+def slow_layer(rng, **fields):
     config = CONFIG.replace(rows=1, lookahead=1, max_period=2)
     counts = [1, 1, 2, 1, 1, 1]
-    fields = {"chunks": 4, "interleave": 2, "period": 1, "out": INT8, "live": 1.0}
+    fields |= {"chunks": 4, "interleave": 2, "period": 1, "out": INT8, "live": 1.0}
     # Eight words a tile: more than the queues behind the array hold.
     return Layer(config, rng, tiles=8, counts=counts, **fields)
 
@@ -327,12 +377,18 @@ def test_a_slow_stream_is_blamed():
         "weights": "stalled_weights",
         "tiles": "stalled_tiles",
         "params": "stalled_bank",  # no result can leave, so no bank gets free
+        "residual": "stalled_bank",
     }
     often = {"params": 0.96, "tiles": 0.98}  # there are few of them
     gaps = {name: [often.get(name, 0.85) * (name == slow) for slow in blamed] for name in blamed}
     rng = rng_of(3)
-    run = Run([slow_layer(rng) for _ in blamed], gaps=gaps).play()
+    run = Run([slow_layer(rng, adds=slow == "residual") for slow in blamed], gaps=gaps).play()
     assert [spent_on(report) for report in run.reports] == list(blamed.values())
+
+
+def test_slow_positions_count_as_slow_counts():
+    run = Run([slow_layer(rng_of(4))], gaps={"positions": 0.9}).play()
+    assert spent_on(run.reports[0]) == "stalled_counts"
 
 
 def test_slow_results_are_blamed():

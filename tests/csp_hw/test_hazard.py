@@ -11,7 +11,7 @@ from csp_hw.pe.control import FORWARD_DISTANCE, STAGE, Addend
 from tests.csp_hw.bench import between, chance, controls, play, rng_of
 
 CONFIG = PRESETS["tiny_4x4"]
-NOTHING = {"valid": 0, "last": 0, "fresh": 0, "bank": 0, "word": 0, "live": 0}
+NOTHING = dict.fromkeys(("valid", "last", "fresh", "bank", "word", "last_chunk", "live"), 0)
 
 
 def check(products, config=CONFIG, rng=None):

@@ -58,6 +58,7 @@ def ref_products(tiles, config, chunks):
                                 "fresh": int(entry not in touched) if last else None,
                                 "bank": place % 2,
                                 "word": place // 2,
+                                "last_chunk": int(chunk == chunks - 1),
                                 "live": tile.live >> (pixel * config.rows)
                                 & ((1 << config.rows) - 1),
                             }
@@ -177,7 +178,7 @@ class Run:
         return expected
 
     def check(self, product, expected):
-        for name in ("last", "bank", "word", "live", "fresh"):
+        for name in ("last", "bank", "word", "last_chunk", "live", "fresh"):
             if expected[name] is not None:
                 assert product[name] == expected[name], f"{name} of product {len(self.seen) - 1}"
 

@@ -34,21 +34,29 @@ def ref_value(acc, filter_, acc_shift):
     return (acc << acc_shift) + filter_["bias"]
 
 
-def ref_result(value, filter_, relu, out):
-    """Give the byte that a filter leaves."""
+def ref_added(byte, residual):
+    """Give what a byte of a residual adds."""
+    r = byte - 256 if residual["signed"] and byte > 127 else byte
+    return ref_rhu(r * residual["mult"], residual["shift"])
+
+
+def ref_result(value, filter_, layer, byte):
+    """Give the byte that a filter leaves, ``byte`` being that of the residual."""
     z = ref_rhu(value * filter_["mult"], filter_["shift"])
-    if relu:
+    if layer.residual["enabled"]:
+        z = ref_clip(z, -(2**15), 2**15 - 1) + ref_added(byte, layer.residual)
+    if layer.relu:
         z = max(z, 0)
-    low, high = {INT8: (-128, 127), UINT8: (0, 255)}[out]
+    low, high = {INT8: (-128, 127), UINT8: (0, 255)}[layer.out]
     return ref_clip(z, low, high) & 0xFF
 
 
 def ref_words(layer, config):
     """Give the result words of a layer, each a list of bytes."""
     words = []
-    for chunk, live, accs in layer.sums:
-        if not live:
-            continue
+    live = [(chunk, accs) for chunk, alive, accs in layer.sums if alive]
+    unused = [[0] * config.cols] * len(live)
+    for (chunk, accs), added in zip(live, layer.added or unused, strict=True):
         filters = layer.filters[chunk * config.cols : (chunk + 1) * config.cols]
         values = [
             ref_value(acc, filter_, layer.acc_shift)
@@ -61,23 +69,29 @@ def ref_words(layer, config):
         else:
             words.append(
                 [
-                    ref_result(value, filter_, layer.relu, layer.out)
-                    for value, filter_ in zip(values, filters, strict=True)
+                    ref_result(value, filter_, layer, byte)
+                    for value, filter_, byte in zip(values, filters, added, strict=True)
                 ]
             )
     return words
 
 
+#: Fields of the residual of a layer without one.
+NO_RESIDUAL = {"enabled": 0, "signed": 0, "mult": 0, "shift": 0}
+
+
 @dataclasses.dataclass(kw_only=True)
 class Layer:
-    """A layer's command, its parameters and the drained words that follow."""
+    """A layer's command, its parameters and the words that follow."""
 
     chunks: int
     acc_shift: int = 0
     relu: bool = False
     out: OutputType = INT8
+    residual: dict = dataclasses.field(default_factory=NO_RESIDUAL.copy)
     filters: list  # of {"bias", "mult", "shift"}
     sums: list  # of (chunk, live, accs)
+    added: list = dataclasses.field(default_factory=list)  # a word for each live one
 
 
 @dataclasses.dataclass
@@ -87,11 +101,12 @@ class Gaps:
     i: float = 0.0
     o: float = 0.0
     params: float = 0.0
+    residual: float = 0.0
 
 
 def command(layer):
     """Give the payload of a layer's command."""
-    names = ("chunks", "acc_shift", "relu", "out")
+    names = ("chunks", "acc_shift", "relu", "out", "residual")
     return {name: getattr(layer, name) for name in names}
 
 
@@ -102,37 +117,43 @@ class Bench:
         self.dut = OutputStage(config)
         self.layers = layers
         self.gaps = gaps
-        self.rngs = [np.random.default_rng([seed, n]) for n in range(2)]
-        self.number = 0  # of the layer in work
-        self.expected = [len(ref_words(layer, config)) for layer in layers]
-        # What was seen: result words of each layer; cycles of the transfers on i and o.
+        self.rngs = [np.random.default_rng([seed, n]) for n in range(3)]
+        # What was seen: result words; cycles of the transfers on i, residual and o.
         self.cycle = 0
-        self.words = [[] for _ in layers]
+        self.words = []
         self.accepted = []
+        self.added = []
         self.given = []
 
-    async def send(self, ctx, port, payloads, gap):
+    async def send(self, ctx, port, payloads, gap, *, rng=0, patience=PATIENCE):
         cycles = []
         for payload in payloads:
-            while self.rngs[0].random() < gap:
+            while self.rngs[rng].random() < gap:
                 await ctx.tick()
             ctx.set(port.payload, payload)
             ctx.set(port.valid, 1)
-            cycles.append(await self.transfer(ctx, port))
+            cycles.append(await self.transfer(ctx, port, patience))
             ctx.set(port.valid, 0)
         return cycles
 
-    async def transfer(self, ctx, port):
-        for _ in range(PATIENCE):
+    async def transfer(self, ctx, port, patience):
+        for _ in range(patience):
             cycle = self.cycle
             _, _, ready = await ctx.tick().sample(port.ready)
             if ready:
                 return cycle
         raise AssertionError("not accepted")
 
+    async def add(self, ctx):
+        """Offer all residuals one after the other, whatever layer is in work."""
+        words = [word for layer in self.layers for word in layer.added]
+        gap = self.gaps.residual
+        self.added += await self.send(
+            ctx, self.dut.residual, words, gap, rng=2, patience=20 * PATIENCE
+        )
+
     async def drive(self, ctx):
-        for number, layer in enumerate(self.layers):
-            self.number = number
+        for layer in self.layers:
             ctx.set(self.dut.clear, 1)
             await ctx.tick()
             ctx.set(self.dut.clear, 0)
@@ -146,13 +167,14 @@ class Bench:
                 {"acc": accs, "chunk": chunk, "live": live} for chunk, live, accs in layer.sums
             ]
             self.accepted += await self.send(ctx, self.dut.i, payloads, self.gaps.i)
+            # The next layer begins as soon as it may.
             for _ in range(PATIENCE):
-                if len(self.words[number]) >= self.expected[number]:
+                if not ctx.get(self.dut.busy):
                     break
                 await ctx.tick()
-            # A word too many would come out now.
-            await ctx.tick().repeat(16)
-            assert not ctx.get(self.dut.busy)
+        # A word too many would come out now.
+        await ctx.tick().repeat(16)
+        assert not ctx.get(self.dut.busy)
 
     async def watch(self, ctx):
         dut, held = self.dut, None
@@ -167,7 +189,7 @@ class Bench:
             held = payload if valid and not ready else None
             assert busy or not valid
             if valid and ready:
-                self.words[self.number].append(payload)
+                self.words.append(payload)
                 self.given.append(cycle)
 
     async def count(self, ctx):
@@ -179,6 +201,7 @@ class Bench:
         simulator.add_clock(1e-6)
         simulator.add_testbench(self.drive)
         simulator.add_testbench(self.watch, background=True)
+        simulator.add_testbench(self.add, background=True)
         simulator.add_testbench(self.count, background=True)
         simulator.run()
 
@@ -187,8 +210,8 @@ def check(layers, config=CONFIG, *, gaps=None, seed=0):
     """Compare the stage with the reference, word by word; give what was seen."""
     bench = Bench(layers, config, gaps or Gaps(), seed)
     bench.run()
-    for number, layer in enumerate(layers):
-        assert bench.words[number] == ref_words(layer, config), f"layer {number}"
+    assert bench.words == [word for layer in layers for word in ref_words(layer, config)]
+    assert len(bench.added) == sum(len(layer.added) for layer in layers)
     return bench
 
 
@@ -219,7 +242,17 @@ def random_acc(rng, bits):
     )
 
 
-def random_layer(rng, config, *, words=40, out=None, acc_shift=None, live=0.8):
+def random_residual(rng):
+    """Give the fields of a residual whose share of the results is small, large or extreme."""
+    return {
+        "enabled": 1,
+        "signed": between(rng, 0, 2),
+        "mult": pick(rng, [0, 0x8000, 0xFFFF, between(rng, 2**15, 2**16)]),
+        "shift": pick(rng, [0, 1, 7, 8, 47, between(rng, 8, 18), between(rng, 14, 18)]),
+    }
+
+
+def random_layer(rng, config, *, words=40, out=None, acc_shift=None, live=0.8, residual=None):
     """Give a layer with any parameters that the contract allows."""
     out = pick(rng, list(OutputType)) if out is None else out
     if acc_shift is None:
@@ -234,13 +267,24 @@ def random_layer(rng, config, *, words=40, out=None, acc_shift=None, live=0.8):
         chunk = pick(rng, [n % chunks, chunks - 1, between(rng, 0, chunks)])
         accs = [random_acc(rng, config.acc_bits) for _ in range(config.cols)]
         sums.append((chunk, rng.random() < live, accs))
+    added = []
+    fields = NO_RESIDUAL
+    if residual or (residual is None and out != INT32 and rng.random() < 0.5):
+        fields = random_residual(rng)
+        added = [
+            [pick(rng, [0, 127, 128, 255, between(rng, 0, 256)]) for _ in range(config.cols)]
+            for _, alive, _ in sums
+            if alive
+        ]
     return Layer(
         chunks=chunks,
         acc_shift=acc_shift,
         relu=rng.random() < 0.5,
         out=out,
+        residual=fields,
         filters=filters,
         sums=sums,
+        added=added,
     )
 
 
@@ -253,7 +297,7 @@ def test_random_layers(out, seed):
         random_layer(rng, CONFIG),
         random_layer(rng, CONFIG, out=out),
     ]
-    gaps = Gaps(*(pick(rng, [0.0, 0.3, 0.8]) for _ in range(3)))
+    gaps = Gaps(*(pick(rng, [0.0, 0.3, 0.8]) for _ in range(4)))
     check(layers, gaps=gaps, seed=seed)
 
 
@@ -330,7 +374,14 @@ def test_reference_agrees_with_the_integers_of_csp_algo(out):
         accs = np.array([accs for _, _, accs in layer.sums])
         v = integers.affine(accs, layer.acc_shift, fields["bias"])
         dtype = integers.ActDtype(out.name.lower())
-        z = integers.requantise(v, fields["mult"], fields["shift"], dtype, relu=layer.relu)
+        residual = None
+        if layer.residual["enabled"]:
+            added = np.array(layer.added, dtype=np.uint8)
+            added = added.view(np.int8) if layer.residual["signed"] else added
+            residual = integers.rescale(added, layer.residual["mult"], layer.residual["shift"])
+        z = integers.requantise(
+            v, fields["mult"], fields["shift"], dtype, relu=layer.relu, residual=residual
+        )
         np.testing.assert_array_equal(got.ravel(), z.astype(dtype.numpy).view(np.uint8).ravel())
 
 
@@ -344,13 +395,93 @@ def test_dead_words_leave_nothing():
         assert not bench.given
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("out", [INT8, UINT8])
-def test_latency_and_throughput(out):
-    layer = random_layer(np.random.default_rng(2), CONFIG, out=out, words=60, live=1)
+def test_latency_and_throughput(out, residual):
+    rng = np.random.default_rng(2)
+    layer = random_layer(rng, CONFIG, out=out, words=60, live=1, residual=residual)
     bench = check([layer])
     first = bench.accepted[0]
     assert bench.accepted == list(range(first, first + 60))
     assert bench.given == [cycle + LATENCY for cycle in bench.accepted]
+
+
+def test_a_late_residual_holds_its_word_back():
+    rng = np.random.default_rng(5)
+    layer = random_layer(rng, CONFIG, out=INT8, words=60, live=0.5, residual=True)
+    bench = check([layer], gaps=Gaps(residual=0.7))
+    live = [cycle for cycle, word in zip(bench.accepted, layer.sums, strict=True) if word[1]]
+    # One word may wait; what comes behind it, dead or not, is taken once it can go on.
+    due = list(map(max, live, bench.added))
+    assert bench.given == [cycle + LATENCY for cycle in due]
+    assert all(before < cycle for before, cycle in zip(bench.added, live[1:], strict=False))
+    # Residuals come one ahead at most.
+    assert all(cycle <= after for cycle, after in zip(live, bench.added[2:], strict=False))
+
+
+def test_a_residual_that_came_early_waits_for_its_layer():
+    rng = np.random.default_rng(7)
+    layers = [random_layer(rng, CONFIG, out=UINT8, words=9, residual=n != 1) for n in range(3)]
+    bench = check(layers)
+    assert len(layers[0].added) + len(layers[2].added) == len(bench.added)
+
+
+def test_int32_words_leave_nothing_for_the_next_layer():
+    rng = np.random.default_rng(8)
+    layers = [random_layer(rng, CONFIG, out=out, words=5, live=1) for out in (INT32, INT8, INT32)]
+    layers[1].chunks, layers[1].filters = 1, layers[1].filters[:4]
+    layers[1].sums = [(0, live, accs) for _, live, accs in layers[1].sums]
+    check(layers)
+
+
+def test_dead_words_need_no_residual():
+    rng = np.random.default_rng(6)
+    layer = random_layer(rng, CONFIG, out=UINT8, words=30, live=0, residual=True)
+    layer.sums[4] = (layer.sums[4][0], True, layer.sums[4][2])
+    layer.added = [[1, 2, 3, 4]]
+    bench = check([layer])
+    first = bench.accepted[0]
+    assert bench.accepted == list(range(first, first + 30))
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_z_is_clipped_to_16_bits_before_a_residual_is_added(signed):
+    # z lands around the limits of 16 bits; what is added brings it back into the output's range.
+    config = CONFIG.replace(acc_bits=32)
+    ends = [2**15 - 1, 2**15, 2**15 + 200, 2**23, -(2**15), -(2**15) - 1, -(2**15) - 200, -(2**23)]
+    for shift in (0, 3, 7, 8, 13, 16):
+        sums = [(0, 1, [min(max(end << shift, -(2**31)), 2**31 - 1)] * 4) for end in ends]
+        # With mult = 2^15 and shift 7 a byte counts 256-fold: r = ±128 makes ±2^15.
+        residual = {"enabled": 1, "signed": signed, "mult": 2**15, "shift": 7}
+        layer = Layer(
+            chunks=1,
+            residual=residual,
+            filters=[{"bias": c - 2, "mult": 1, "shift": shift} for c in range(4)],
+            sums=sums,
+            added=[[0x80] * 4 for _ in sums],
+        )
+        found = {value for word in ref_words(layer, config) for value in word}
+        assert len(found) > 1
+        check([layer], config)
+
+
+def test_every_shift_of_a_residual():
+    # Sums of zero: what leaves is the residual alone, on and beside each half.
+    layers = []
+    for shift in range(48):
+        added = [[between(np.random.default_rng(shift), 0, 256), 1, 128, 255] for _ in range(3)]
+        mult = 0x8000 + shift
+        layers.append(
+            Layer(
+                chunks=1,
+                residual={"enabled": 1, "signed": shift & 1, "mult": mult, "shift": shift},
+                out=pick(np.random.default_rng(shift), [INT8, UINT8]),
+                filters=[{"bias": 0, "mult": 0, "shift": 0}] * 4,
+                sums=[(0, 1, [0] * 4)] * 3,
+                added=added,
+            )
+        )
+    check(layers)
 
 
 def test_latency_and_throughput_of_int32():
@@ -366,7 +497,8 @@ def test_latency_and_throughput_of_int32():
 @pytest.mark.parametrize("out", list(OutputType))
 def test_blocked_output_holds_a_full_buffer(out):
     # Nothing leaves for a while: as many words get in as the buffer can hold, and none is lost.
-    layer = random_layer(np.random.default_rng(4), CONFIG, out=out, words=40, live=1)
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, CONFIG, out=out, words=40, live=1, residual=False)
     dut = OutputStage(CONFIG)
     accepted, words = [], []
 
@@ -447,6 +579,6 @@ def test_layouts_of_the_ports():
     assert sums_layout(CONFIG).size == 4 * 24 + 3 + 1
 
 
-def test_two_multipliers_a_column():
+def test_three_multipliers_a_column():
     text = rtlil.convert(OutputStage(CONFIG))
-    assert text.count("$mul") == 2 * CONFIG.cols
+    assert text.count("$mul") == 3 * CONFIG.cols

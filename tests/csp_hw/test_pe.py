@@ -8,7 +8,18 @@ import pytest
 from csp_hw.config import PRESETS, BufferStyle
 from csp_hw.pe.control import control_layout
 from csp_hw.pe.element import ProcessingElement
-from tests.csp_hw.bench import between, chance, controls, pick, play, rhu, rng_of, sat
+from tests.csp_hw.bench import (
+    between,
+    chance,
+    controls,
+    pick,
+    plain,
+    play,
+    rhu,
+    rng_of,
+    sat,
+    simulate,
+)
 
 CONFIG = PRESETS["tiny_4x4"].replace(max_period=32)
 #: A sum may be read this many cycles after its run's last product.
@@ -88,7 +99,7 @@ class Scenario:
             steps[cycle]["control"][f"read{bank}"] = word
             steps[cycle + 2]["control"].update(take=1, take_bank=bank)
         for step, (_, activation, weight) in zip(steps, self.cycle, strict=True):
-            step.update(activation=activation, weight=weight)
+            step.update(activation=activation, zero=int(activation == 0), weight=weight)
 
         dut = ProcessingElement(config)
         seen = play(dut, steps, ["drain_below", "saturated_right"])
@@ -141,6 +152,7 @@ def test_neighbours_get_everything_a_cycle_later():
     steps = [
         {
             "activation": between(rng, -256, 255),
+            "zero": between(rng, 0, 1),
             "weight": between(rng, -128, 127),
             "control": {
                 name: between(rng, 0, (1 << field.width) - 1)
@@ -149,11 +161,40 @@ def test_neighbours_get_everything_a_cycle_later():
         }
         for _ in range(60)
     ]
-    names = {"activation": "activation_right", "weight": "weight_below", "control": "control_right"}
+    names = {name: f"{name}_right" for name in ("activation", "zero", "control")}
+    names["weight"] = "weight_below"
     seen = play(ProcessingElement(CONFIG), steps, names.values())
     for before, after in itertools.pairwise(range(60)):
         for name, output in names.items():
             assert seen[after][output] == steps[before][name], f"{output} in cycle {after}"
+
+
+def test_the_multiplier_rests_while_activations_are_zero():
+    # Weights change all the time; after the last activation that is not zero nothing toggles.
+    rng = rng_of(8)
+    dut = ProcessingElement(CONFIG)
+    changes = 0
+
+    async def bench(ctx):
+        nonlocal changes
+        expected = {"activation": 0, "weight": 0}
+        for number in range(300):
+            weight = between(rng, -127, 127)
+            zero = number % 100 < 40 or chance(rng, 0.7)
+            activation = 0 if zero else pick(rng, [1, 255, -128, between(rng, 1, 255)])
+            ctx.set(dut.activation, activation)
+            ctx.set(dut.weight, weight)
+            ctx.set(dut.zero, zero)
+            await ctx.tick()
+            before = expected
+            expected = before if zero else {"activation": activation, "weight": weight}
+            assert plain(ctx.get(dut._operands)) == expected, f"cycle {number}"
+            assert ctx.get(dut.activation_right) == activation
+            assert ctx.get(dut.weight_below) == weight
+            changes += before != expected
+
+    simulate(dut, bench)
+    assert changes > 30
 
 
 @pytest.mark.parametrize("style", BufferStyle)

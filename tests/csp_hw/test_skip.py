@@ -5,7 +5,7 @@ import pytest
 
 from csp_hw.config import PRESETS
 from csp_hw.skip import Assembler, Scanner, SkipController
-from tests.csp_hw.bench import Source, between, chance, pass_through, pick, rng_of, simulate
+from tests.csp_hw.bench import Sink, Source, between, chance, pass_through, pick, rng_of, simulate
 
 CONFIG = PRESETS["tiny_4x4"]
 DENSITIES = [0.0, 0.05, 0.3, 0.7, 1.0]
@@ -22,10 +22,49 @@ def words_of(tile, lookahead):
     return [padded[n : n + lookahead] for n in range(0, len(padded), lookahead)]
 
 
+def kernel_of(rng, taps, lookahead):
+    """Give a random kernel: words of a position, positions of a line; seldom one that fits J."""
+    words = -(-taps // lookahead)
+    return {"position_words": between(rng, 1, words + 1), "kernel_w": between(rng, 1, 11)}
+
+
+def ref_positions(tile, config, position_words, kernel_w):
+    """Give where each surviving tap lies; None where it does not matter."""
+    positions = []
+    for n in (n for n, count in enumerate(tile) if count):
+        word, lane = divmod(n, config.lookahead)
+        place, part = divmod(word, position_words)
+        channel = part * config.lookahead + lane
+        positions.append(
+            {
+                "r": place // kernel_w % 16,
+                "s": place % kernel_w,
+                "beat": channel // config.cols % config.line_words,
+                "byte": channel % config.cols,
+                "empty": 0,
+                "end": 0,
+            }
+        )
+    if not positions:
+        positions = [dict.fromkeys(("r", "s", "beat", "byte")) | {"empty": 1}]
+    positions[-1]["end"] = 1
+    return positions
+
+
+def known(positions, expected):
+    """Give positions without what does not matter in those that are expected."""
+    assert len(positions) == len(expected)
+    return [
+        {name: value if wanted[name] is not None else None for name, value in position.items()}
+        for position, wanted in zip(positions, expected, strict=True)
+    ]
+
+
 def ref_survivors(tile):
     survivors = [count for count in tile if count] or [0]
     return [
-        {"count": count, "end": int(n == len(survivors) - 1)} for n, count in enumerate(survivors)
+        {"count": count, "empty": int(count == 0), "end": int(n == len(survivors) - 1)}
+        for n, count in enumerate(survivors)
     ]
 
 
@@ -44,9 +83,12 @@ def ref_blocks(tile, period, slots):
 
 def scan(tiles, lookahead, *, gaps=(0.0, 0.0), seed=0):
     """Compare the scanner with the reference; give the cycles of its input and output."""
-    dut = Scanner(CONFIG.replace(lookahead=lookahead))
+    config = CONFIG.replace(lookahead=lookahead)
+    dut = Scanner(config)
     words = [word for tile in tiles for word in words_of(tile, lookahead)]
     expected = [survivor for tile in tiles for survivor in ref_survivors(tile)]
+    kernel = kernel_of(rng_of(seed, 9), len(tiles[0]), lookahead)
+    positions = [where for tile in tiles for where in ref_positions(tile, config, **kernel)]
     source, sink = pass_through(
         dut,
         dut.i,
@@ -55,9 +97,14 @@ def scan(tiles, lookahead, *, gaps=(0.0, 0.0), seed=0):
         len(expected),
         gaps=gaps,
         seed=seed,
-        constants={"taps": len(tiles[0])},
+        constants={"taps": len(tiles[0]), **kernel},
     )
-    assert sink.words == expected
+    found = [word["position"] for word in sink.words]
+    assert known(found, positions) == positions
+    assert [
+        {"count": word["count"], "empty": word["position"]["empty"], "end": word["position"]["end"]}
+        for word in sink.words
+    ] == expected
     assert len(source.cycles) == len(words)
     return words, source.cycles, sink.cycles
 
@@ -146,7 +193,7 @@ def test_assembler_takes_one_tap_a_cycle(period):
 
 def test_assembler_gathers_while_its_output_is_blocked():
     dut = Assembler(CONFIG)
-    source = Source(dut.i, [{"count": 1, "end": 0}] * 8)
+    source = Source(dut.i, [{"count": 1, "empty": 0, "end": 0}] * 8)
 
     async def blocked(ctx):
         ctx.set(dut.period, 4)
@@ -157,25 +204,31 @@ def test_assembler_gathers_while_its_output_is_blocked():
     simulate(dut, blocked, background=[source.run])
 
 
-def control(tiles, config, period, *, gaps=(0.0, 0.0), seed=0):
+def control(tiles, config, period, *, gaps=(0.0, 0.0, 0.0), kernel=None, seed=0):
+    """Compare blocks and positions with the reference; give the cycles of all three streams."""
     dut = SkipController(config)
     words = [word for tile in tiles for word in words_of(tile, config.lookahead)]
     expected = [block for tile in tiles for block in ref_blocks(tile, period, config.max_period)]
+    kernel = kernel or kernel_of(rng_of(seed, 9), len(tiles[0]), config.lookahead)
+    wanted = [where for tile in tiles for where in ref_positions(tile, config, **kernel)]
+    positions = Sink(dut.positions, len(wanted), gap=gaps[2], seed=seed + 1)
     source, sink = pass_through(
         dut,
         dut.i,
         words,
         dut.o,
         len(expected),
-        gaps=gaps,
+        gaps=gaps[:2],
         seed=seed,
-        constants={"taps": len(tiles[0]), "period": period},
+        constants={"taps": len(tiles[0]), "period": period, **kernel},
+        beside=[positions.run],
     )
     assert sink.words == expected
-    return source.cycles, sink.cycles
+    assert known(positions.words, wanted) == wanted
+    return source.cycles, sink.cycles, positions.cycles
 
 
-@pytest.mark.parametrize("gaps", GAPS)
+@pytest.mark.parametrize("gaps", [(0.0, 0.0, 0.0), (0.6, 0.0, 0.0), (0.0, 0.6, 0.3), (0.3, 0, 0.7)])
 @pytest.mark.parametrize(("lookahead", "slots"), [(1, 1), (4, 8), (8, 2)])
 def test_controller(lookahead, slots, gaps):
     config = CONFIG.replace(lookahead=lookahead, max_period=slots)
@@ -189,8 +242,78 @@ def test_controller(lookahead, slots, gaps):
 def test_controller_gives_a_block_of_one_tap_every_cycle():
     for slots in (1, 8):
         config = CONFIG.replace(max_period=slots)
-        _, given = control([[1] * 30] * 2, config, 1)
+        _, given, positions = control([[1] * 30] * 2, config, 1)
         assert given == list(range(given[0], given[0] + 60))
+        assert positions == list(range(positions[0], positions[0] + 60))
+
+
+@pytest.mark.parametrize(("cols", "lookahead"), [(4, 1), (4, 4), (8, 2), (16, 8)])
+def test_positions_of_a_convolution(cols, lookahead):
+    # Tap (r, s, c) in a kernel of 3 × 5 positions and two beats, as the core's counts are laid out.
+    config = CONFIG.replace(cols=cols, lookahead=lookahead)
+    rng = rng_of(cols, lookahead)
+    channels = 2 * cols
+    kernel = {"position_words": channels // lookahead, "kernel_w": 5}
+    tiles = [random_counts(rng, 15 * channels, density) for density in (0.0, 0.2, 1.0, 0.05)]
+    taps = [(r, s, c) for r in range(3) for s in range(5) for c in range(channels)]
+    assert [
+        (at["r"], at["s"], at["beat"] * cols + at["byte"])
+        for at in ref_positions(tiles[2], config, **kernel)
+    ] == taps
+    control(tiles, config, 8, kernel=kernel)
+
+
+@pytest.mark.parametrize(("cols", "lookahead", "line_bytes"), [(12, 8, 256), (4, 16, 4096)])
+def test_meaningless_positions_do_no_harm(cols, lookahead, line_bytes):
+    config = CONFIG.replace(rows=32, cols=cols, lookahead=lookahead, line_bytes=line_bytes)
+    rng = rng_of(cols)
+    tiles = [random_counts(rng, 60, density) for density in DENSITIES]
+    words = [word for tile in tiles for word in words_of(tile, lookahead)]
+    expected = [block for tile in tiles for block in ref_blocks(tile, 3, config.max_period)]
+    for kernel in ({"position_words": 0, "kernel_w": 0}, {"position_words": 1, "kernel_w": 1}):
+        dut = SkipController(config)
+        constants = {"taps": 60, "period": 3, **kernel}
+        positions = Sink(dut.positions, sum(len(ref_survivors(tile)) for tile in tiles))
+        _, sink = pass_through(
+            dut, dut.i, words, dut.o, len(expected), constants=constants, beside=[positions.run]
+        )
+        assert sink.words == expected
+        ends = [at["end"] for tile in tiles for at in ref_survivors(tile)]
+        assert [at["end"] for at in positions.words] == ends
+
+
+def test_a_tap_waits_for_its_position_to_be_taken():
+    # Two blocks of two taps and a tile without survivors. The sink of positions takes a word when
+    # it is told to; a block is there only if all of its positions were taken.
+    config = CONFIG.replace(max_period=2)
+    dut = SkipController(config)
+    source = Source(dut.i, [[1, 2, 3, 0], [4, 0, 0, 0], [0] * 4, [0] * 4])
+
+    async def bench(ctx):
+        ctx.set(dut.taps, 5)
+        ctx.set(dut.period, 2)
+        ctx.set(dut.position_words, 1)
+        ctx.set(dut.kernel_w, 2)
+        await ctx.tick()
+        blocks = []
+        for taken in range(6):
+            await ctx.tick().repeat(20)
+            assert ctx.get(dut.positions.valid) == (taken < 5)
+            if ctx.get(dut.o.valid):
+                blocks.append((taken, ctx.get(dut.o.payload.taps)))
+                ctx.set(dut.o.ready, 1)
+                await ctx.tick()
+                ctx.set(dut.o.ready, 0)
+            ctx.set(dut.positions.ready, 1)
+            await ctx.tick()
+            ctx.set(dut.positions.ready, 0)
+        assert blocks == [(2, 2), (4, 2), (5, 0)]
+
+    async def late(ctx):
+        await ctx.tick().repeat(2)
+        await source.run(ctx)
+
+    simulate(dut, bench, background=[late])
 
 
 def test_controller_runs_ahead_by_its_queues():
@@ -203,6 +326,7 @@ def test_controller_runs_ahead_by_its_queues():
     async def source(ctx):
         ctx.set(dut.taps, 200)
         ctx.set(dut.period, 4)
+        ctx.set(dut.positions.ready, 1)
         await ctx.tick()
         for word in words:
             ctx.set(dut.i.payload, word)

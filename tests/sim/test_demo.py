@@ -301,7 +301,7 @@ def test_command_names_only_what_differs(tmp_path):
     )
 
 
-def test_host_computes_pools_and_residual_sums(network):
+def test_host_computes_pools(network):
     assert demo.host_records(network) == (
         model.HostRecord(name="pool", kind="2×2 max pool", out_shape=(2, 2, 10)),
     )

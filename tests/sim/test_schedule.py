@@ -346,6 +346,26 @@ def test_a_gap_between_groups_ends_a_tile():
     assert tiles == (Tile(0, 0, 4), Tile(1, 16, 1), Tile(2, 28, 2), Tile(3, 80, 1))
 
 
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, configs(), st.integers(1, 8))
+def test_what_is_around_the_engine_may_limit_the_tiles(seed, config, interleave):
+    layer, _ = layer_and_inputs(seed, groups=1)
+    limit = min(interleave, config.max_interleave)
+    limited = Schedule.make(layer, 0, config, 2, interleave=limit)
+    assert max(tile.interleave for tile in limited.tiles) <= limit
+    pixels = sum(int(limited.live(tile).sum()) for tile in limited.tiles)
+    assert pixels == limited.grid.pixels
+    free = Schedule.make(layer, 0, config, 2)
+    if max(tile.interleave for tile in free.tiles) <= limit == config.max_interleave:
+        assert limited.tiles == free.tiles
+
+
+def test_a_limit_of_the_tiles_is_in_range():
+    for interleave in (0, 5):
+        with pytest.raises(CspError, match=f"interleave must be 1 … 4, not {interleave}"):
+            Schedule.make(fixed_layer((2, 2, 2), 4), 0, TINY, 1, interleave=interleave)
+
+
 @settings(deadline=None)
 @given(SEEDS, configs(), st.integers(1, 40), st.integers(1, 300))
 def test_estimates_are_not_below_the_parts(seed, config, groups, steps):
@@ -382,7 +402,7 @@ def test_bound_names_each_part():
     assert [tile.interleave for tile in schedule.tiles] == [2] * 16
     bound = schedule.bound()
     # 24 words of the last tile; see the last lines of docs/hardware.md.
-    last = 24 + TINY.rows + TINY.cols + 21
+    last = 24 + TINY.rows + TINY.cols + 23
     assert bound == Bound(
         compute=32 * total,
         drain=4 * 3 * 32,
@@ -415,7 +435,7 @@ def test_dead_lanes_take_part_in_a_drain():
     bound = Schedule.make(layer, 0, TINY, 1).bound()
     assert (bound.results, bound.drain) == (1, 4)
     # The three dead words come after the live one, and the engine is idle soon after them.
-    assert bound.last == 1 + TINY.rows + TINY.cols + 21
+    assert bound.last == 1 + TINY.rows + TINY.cols + 23
 
 
 @settings(max_examples=40, deadline=None)
@@ -470,12 +490,21 @@ def test_groups_and_images_exist(group, images, name):
         Schedule.make(fixed_layer((2, 2, 2), 4), group, TINY, images)
 
 
-def test_a_residual_has_no_port():
-    layer = fixed_layer((2, 2, 4), 4)
-    layer = dataclasses.replace(layer, residual=Residual(input="r", mult=0, shift=0))
-    schedule = Schedule.make(layer, 0, TINY, 1)
-    with pytest.raises(CspError, match="layer layer: the engine has no port for a residual"):
-        schedule.command(signed=False)
+def test_words_of_a_residual_are_those_of_its_map():
+    layer = fixed_layer((3, 3, 4), 6)
+    layer = dataclasses.replace(layer, residual=Residual(input="r", mult=40_000, shift=9))
+    schedule = Schedule.make(layer, 0, TINY, 2)
+    fields = {"enabled": 1, "signed": 1, "mult": 40_000, "shift": 9}
+    assert schedule.command(signed=False, residual_signed=True)["residual"] == fields
+    rng = np.random.default_rng(0)
+    added = rng.integers(-128, 128, (2, 3, 3, 6)).astype(np.int8)
+    words = np.concatenate(list(schedule.residual(added)))
+    assert len(words) == schedule.result_words.sum()
+    # The results of the same layer would be collected from the same words.
+    signed = dataclasses.replace(schedule, layer=dataclasses.replace(layer, dtype=ActDtype.INT8))
+    np.testing.assert_array_equal(signed.collect(words), added)
+    with pytest.raises(CspError, match=r"layer layer: residual must be .* \[2, 3, 3, 6\]"):
+        next(schedule.residual(added[:1]))
 
 
 def test_wrong_maps_are_refused():
@@ -497,11 +526,15 @@ def test_the_command_says_what_the_layer_is():
     command = Schedule.make(layer, 0, TINY, 1).command(signed=True)
     assert command == {
         "taps": 3,
+        "position_words": 1,
+        "kernel_w": 1,
         "tiles": 1,
         "chunks": 3,
+        "last_filters": 1,
         "period": 8,
         "acc_shift": 3,
         "signed": 1,
+        "residual": {"enabled": 0, "signed": 0, "mult": 0, "shift": 0},
         "relu": 1,
         "out": 0,
     }

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An AXI4 manager that reads memory for several clients."""
+
+from collections.abc import Sequence
+
+from amaranth import Cat, Module, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.axi.bursts import BurstPlanner
+from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES, SIZE_BITS, Fault, burst_layout, run_layout
+from csp_hw.axi.queue import Queue
+from csp_hw.axi.signature import ADDRESS_BITS, ReadSignature, Response
+
+#: Bursts whose data are still to come.
+OUTSTANDING = 16
+
+
+def longest_burst(data_bytes: int, depth: int) -> int:
+    """Give the longest burst of a client with a queue of ``depth`` beats.
+
+    A quarter of the queue: room for the next burst is there when the burst before the three that
+    are on their way has been taken. With halves only one would be on its way then.
+    """
+    return min(depth // 4, 1 << LENGTH_BITS, PAGE_BYTES // data_bytes)
+
+
+class ReadManager(wiring.Component):
+    """Read runs of memory into one queue a client, in the order of the client's runs.
+
+    A burst is asked for only when the client's queue has room for all of it. So the memory's
+    answers are taken at once (``rready`` is always high), and no client waits for another one's
+    consumer. Clients with a burst to ask for take turns. A burst has at most a quarter of the
+    client's beats (:func:`longest_burst`), at most 256, and does not cross a page.
+
+    ``arvalid`` rises 7 cycles after a run's transfer at the earliest, and a beat is on offer 3
+    cycles after it came. A burst every two cycles; a client has one beat a cycle, sustained, while
+    the memory answers within 3/4 · depth − 7 cycles from ``arvalid`` to the first beat.
+
+    Parameters
+    ----------
+    data_bytes : int
+        Bytes of a beat; a power of two.
+    depths : sequence of int
+        Beats of each client's queue; powers of two, at least four.
+
+    Members
+    -------
+    runs : In(stream), one a client
+        :func:`csp_hw.axi.ports.run_layout`. A run of 0 beats is nothing.
+    o : Out(stream), one a client
+        Beats.
+    base : In(64)
+        Address of the window; a multiple of 4 KiB. It is constant while there are runs, as is
+    size : In(33)
+        Bytes of the window. A run that is not wholly inside, or not aligned to beats, is not read:
+        its client stops there, with a ``Fault.RANGE``.
+    stop : In(1)
+        Ask for no more bursts and throw away what still comes; stays high until reset.
+    quiet : Out(1)
+        No burst is on offer or outstanding: with ``stop``, it is safe to reset.
+    idle : Out(1)
+        Besides, all runs that were taken are read; their beats may still be on offer.
+    error : Out(2)
+        A :class:`csp_hw.axi.ports.Fault`; stays until reset. Data of a faulty answer are passed on.
+    axi : Out(ReadSignature)
+    """
+
+    def __init__(self, data_bytes: int, depths: Sequence[int]):
+        if not depths:
+            raise ValueError("depths must name at least one client")
+        for depth in depths:
+            if depth < 4 or depth & (depth - 1):
+                raise ValueError(f"depths must be powers of two from 4 on, not {depth}")
+        self.data_bytes = data_bytes
+        self.depths = tuple(depths)
+        clients = len(depths)
+        super().__init__(
+            {
+                "runs": In(stream.Signature(run_layout())).array(clients),
+                "o": Out(stream.Signature(unsigned(8 * data_bytes))).array(clients),
+                "base": In(ADDRESS_BITS),
+                "size": In(SIZE_BITS),
+                "stop": In(1),
+                "quiet": Out(1),
+                "idle": Out(1),
+                "error": Out(Fault),
+                "axi": Out(ReadSignature(data_bytes)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        clients = range(len(self.depths))
+        client = range(max(len(clients), 2))  # shape of a client's number
+        ar, r = self.axi.ar, self.axi.r
+        asked = Signal()
+
+        # What comes, once more in registers, goes to the client that asked first.
+        m.submodules.routes = routes = Queue(client, OUTSTANDING)
+        answer = Signal(r.payload.shape(), reset_less=True)
+        answered = Signal()
+        done = Signal()
+        m.d.comb += [
+            r.ready.eq(1),
+            done.eq(answered & answer.last),
+            routes.o.ready.eq(done),
+        ]
+        m.d.sync += [answered.eq(r.valid), answer.eq(r.payload)]
+
+        # A client: planner, queue.
+        planners = []
+        for n in clients:
+            depth = self.depths[n]
+            burst = longest_burst(self.data_bytes, depth)
+            planner = BurstPlanner(self.data_bytes, burst, depth, free=depth)
+            queue = Queue(unsigned(8 * self.data_bytes), depth)
+            m.submodules[f"planner_{n}"], m.submodules[f"queue_{n}"] = planner, queue
+            planners.append(planner)
+            wiring.connect(m, wiring.flipped(self.runs[n]), planner.runs)
+            wiring.connect(m, queue.o, wiring.flipped(self.o[n]))
+            m.d.comb += [
+                planner.size.eq(self.size),
+                queue.i.valid.eq(answered & (routes.o.payload == n) & ~self.stop),
+                queue.i.payload.eq(answer.data),
+            ]
+            m.d.sync += planner.more.eq(queue.o.valid & queue.o.ready)
+
+        # Turns: after a client come those behind it. A burst is chosen, then fetched.
+        chosen = Signal(client)
+        is_chosen = Signal()
+        with m.If(~is_chosen):
+            m.d.sync += is_chosen.eq(Cat(planner.o.valid for planner in planners).any())
+            with m.Switch(chosen):
+                for n in clients:
+                    with m.Case(n):
+                        for k in reversed(range(1, len(clients))):
+                            other = (n + k) % len(clients)
+                            with m.If(planners[other].o.valid):
+                                m.d.sync += chosen.eq(other)
+        burst = Signal(
+            data.StructLayout({"client": client, "burst": burst_layout(self.data_bytes)}),
+            reset_less=True,
+        )
+        is_burst = Signal()
+        with m.If(asked):
+            m.d.sync += is_burst.eq(0)
+        with m.If(is_chosen & ~is_burst):
+            m.d.sync += [is_chosen.eq(0), is_burst.eq(1), burst.client.eq(chosen)]
+            with m.Switch(chosen):
+                for n in clients:
+                    with m.Case(n):
+                        m.d.comb += planners[n].o.ready.eq(1)
+                        m.d.sync += burst.burst.eq(planners[n].o.payload)
+
+        # The address. Bursts on offer and outstanding are counted.
+        outstanding = Signal(range(OUTSTANDING + 1))
+        m.d.comb += [
+            asked.eq(is_burst & (~ar.valid | ar.ready) & (outstanding != OUTSTANDING) & ~self.stop),
+            routes.i.valid.eq(asked),
+            routes.i.payload.eq(burst.client),
+            self.quiet.eq(outstanding == 0),
+            self.idle.eq(
+                self.quiet
+                & ~is_chosen
+                & ~is_burst
+                & ~Cat(planner.busy for planner in planners).any()
+            ),
+        ]
+        with m.If(asked):
+            m.d.sync += [
+                ar.valid.eq(1),
+                ar.payload.addr.eq(self.base + burst.burst.at * self.data_bytes),
+                ar.payload.len.eq(burst.burst.length),
+            ]
+        with m.Elif(ar.ready):
+            m.d.sync += ar.valid.eq(0)
+        m.d.sync += outstanding.eq(outstanding + asked - done)
+
+        with m.If(self.error == Fault.NONE):
+            with m.If(answered & (answer.resp != Response.OKAY)):
+                m.d.sync += self.error.eq(Fault.BUS)
+            for planner in planners:
+                with m.Elif(planner.outside):
+                    m.d.sync += self.error.eq(Fault.RANGE)
+        return m

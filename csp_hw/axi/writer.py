@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An AXI4 manager that writes a stream to memory."""
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.axi.bursts import BurstPlanner
+from csp_hw.axi.ports import LENGTH_BITS, OFFSET_BITS, PAGE_BYTES, SIZE_BITS, Fault, run_layout
+from csp_hw.axi.queue import Queue
+from csp_hw.axi.signature import ADDRESS_BITS, Response, WriteSignature
+
+#: Bursts that are not acknowledged yet.
+OUTSTANDING = 16
+
+
+class WriteManager(wiring.Component):
+    """Write the beats of a stream to the places that runs name, in order.
+
+    A burst is announced only when all of its beats are here, so its data follow without gaps.
+    Runs that touch become longer bursts; what is left of a run goes when its beats are here. A
+    burst has at most half of ``depth`` beats, at most 256, and does not cross a page.
+
+    ``awvalid`` rises 6 cycles after a run's transfer at the earliest, or 4 after that of the
+    burst's last beat; the first beat follows 3 cycles later. One beat a cycle, sustained, if bursts
+    have at least two beats and the memory takes them.
+
+    Parameters
+    ----------
+    data_bytes : int
+        Bytes of a beat; a power of two.
+    depth : int
+        Beats that wait for their burst; a power of two.
+
+    Members
+    -------
+    runs : In(stream)
+        :func:`csp_hw.axi.ports.run_layout`. A run of 0 beats is nothing.
+    i : In(stream)
+        Beats.
+    strobe : In(data_bytes)
+        Bytes of each beat that are written.
+    base : In(64)
+        Address of the window; a multiple of 4 KiB. It is constant while there are runs, as are
+        ``strobe`` and
+    size : In(33)
+        Bytes of the window, and
+    low, high : In
+        the part of it that runs may write to: bytes low … high − 1. Of a run that is not wholly
+        inside both, or not aligned to beats, nothing is written: the block stops there, with a
+        ``Fault.RANGE``.
+    stop : In(1)
+        Announce no more bursts, and write no more bytes: what is announced is completed with
+        strobes of 0. It stays high until reset.
+    quiet : Out(1)
+        No burst is on offer or not acknowledged: with ``stop``, it is safe to reset.
+    idle : Out(1)
+        Besides, all runs that were taken are written.
+    left : Out(1)
+        A beat is here for which no run was written yet.
+    error : Out(2)
+        A :class:`csp_hw.axi.ports.Fault`; stays until reset.
+    axi : Out(WriteSignature)
+    """
+
+    def __init__(self, data_bytes: int, depth: int):
+        if depth < 2 or depth & (depth - 1):
+            raise ValueError(f"depth must be a power of two, not {depth}")
+        self.data_bytes = data_bytes
+        self.depth = depth
+        super().__init__(
+            {
+                "runs": In(stream.Signature(run_layout())),
+                "i": In(stream.Signature(unsigned(8 * data_bytes))),
+                "strobe": In(data_bytes),
+                "base": In(ADDRESS_BITS),
+                "size": In(SIZE_BITS),
+                "low": In(OFFSET_BITS),
+                "high": In(SIZE_BITS),
+                "stop": In(1),
+                "quiet": Out(1),
+                "idle": Out(1),
+                "left": Out(1),
+                "error": Out(Fault),
+                "axi": Out(WriteSignature(data_bytes)),
+            }
+        )
+
+    @property
+    def longest_burst(self) -> int:
+        """Beats of the longest burst: while it leaves, the next one comes in."""
+        return min(self.depth // 2, 1 << LENGTH_BITS, PAGE_BYTES // self.data_bytes)
+
+    def elaborate(self, platform):
+        m = Module()
+        aw, w, b = self.axi.aw, self.axi.w, self.axi.b
+        m.submodules.planner = planner = BurstPlanner(
+            self.data_bytes, self.longest_burst, self.depth, limited=True
+        )
+        m.submodules.queue = queue = Queue(unsigned(8 * self.data_bytes), self.depth)
+        m.submodules.lengths = lengths = Queue(unsigned(LENGTH_BITS), OUTSTANDING)
+        wiring.connect(m, wiring.flipped(self.runs), planner.runs)
+        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        m.d.comb += [
+            planner.size.eq(self.size),
+            planner.low.eq(self.low),
+            planner.high.eq(self.high),
+            planner.more.eq(queue.i.valid & queue.i.ready),
+        ]
+
+        # Addresses. Bursts on offer and not acknowledged are counted.
+        outstanding = Signal(range(OUTSTANDING + 1))
+        announce = Signal()
+        m.d.comb += [
+            announce.eq(
+                planner.o.valid & (~aw.valid | aw.ready) & (outstanding != OUTSTANDING) & ~self.stop
+            ),
+            planner.o.ready.eq(announce),
+            lengths.i.valid.eq(announce),
+            lengths.i.payload.eq(planner.o.payload.length),
+            b.ready.eq(1),
+            self.quiet.eq(outstanding == 0),
+            self.idle.eq(self.quiet & ~planner.busy),
+            self.left.eq(queue.o.valid),
+        ]
+        with m.If(announce):
+            m.d.sync += [
+                aw.valid.eq(1),
+                aw.payload.addr.eq(self.base + planner.o.payload.at * self.data_bytes),
+                aw.payload.len.eq(planner.o.payload.length),
+            ]
+        with m.Elif(aw.ready):
+            m.d.sync += aw.valid.eq(0)
+        m.d.sync += outstanding.eq(outstanding + announce - b.valid)
+
+        # Data. They do not wait for their address to be taken: a memory may want both at once.
+        sent = Signal(LENGTH_BITS)
+        last = Signal()
+        send = Signal()
+        m.d.comb += [
+            last.eq(sent == lengths.o.payload),
+            send.eq(lengths.o.valid & queue.o.valid & (~w.valid | w.ready)),
+            queue.o.ready.eq(send),
+            lengths.o.ready.eq(send & last),
+        ]
+        with m.If(send):
+            m.d.sync += [
+                sent.eq(Mux(last, 0, sent + 1)),
+                w.valid.eq(1),
+                w.payload.data.eq(queue.o.payload),
+                w.payload.strb.eq(Mux(self.stop, 0, self.strobe)),
+                w.payload.last.eq(last),
+            ]
+        with m.Elif(w.ready):
+            m.d.sync += w.valid.eq(0)
+
+        with m.If(self.error == Fault.NONE):
+            with m.If(b.valid & (b.payload.resp != Response.OKAY)):
+                m.d.sync += self.error.eq(Fault.BUS)
+            with m.Elif(planner.outside):
+                m.d.sync += self.error.eq(Fault.RANGE)
+        return m

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The walk along one axis: which taps of each window lie in the map."""
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.feeder.layouts import axis_layout, window_layout
+
+
+class AxisWalk(wiring.Component):
+    """Keep the taps inside the map while the window moves on.
+
+    The taps inside are consecutive, and both their ends only fall on the way: a tap enters at the
+    map's beginning after all higher ones, and leaves at its end after them, too. So two numbers
+    and two distances replace a comparison with the map's ends for each tap or each lane. One tap
+    can enter and one leave a cycle; with a stride of 1 no more do at a step.
+
+    Members
+    -------
+    axis : In
+        Constant during the walk.
+    back, step : In(1)
+        Go back to the first window, or on to the next one; only if ``settled``, ``back`` wins.
+        ``back`` is allowed at any time before the walk.
+    window : Out
+        The taps inside, as far as ``settled``.
+    settled : Out(1)
+        No tap has still to enter or to leave.
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "axis": In(axis_layout()),
+                "back": In(1),
+                "step": In(1),
+                "window": Out(window_layout()),
+                "settled": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        axis, window = self.axis, self.window
+        origin = axis.origin
+        before = Signal.like(origin.before)
+        room = Signal.like(origin.room)
+        first_left = Signal()  # tap first − 1 exists
+        stop_left = Signal()
+
+        # Where it will be after a step, with or without a change of taps; all sums at once, since
+        # it is known late whether there is a step. Where there is no such tap, the distances run
+        # on and wrap around, unheeded.
+        enters, leaves = Signal(), Signal()
+        distance = Signal(signed(5))
+        m.d.sync += distance.eq(axis.stride - axis.dilation)
+        moved, left = Signal.like(before), Signal.like(room)
+        m.d.comb += [
+            moved.eq(before + axis.stride),
+            left.eq(room - axis.stride),
+            self.settled.eq(~(first_left & ~before[-1]) & ~(stop_left & room[-1])),
+        ]
+        with m.If(self.step):
+            m.d.comb += [enters.eq(first_left & ~moved[-1]), leaves.eq(stop_left & left[-1])]
+            m.d.sync += [
+                before.eq(Mux(enters, before + distance, moved)),
+                room.eq(Mux(leaves, room - distance, left)),
+            ]
+        with m.Else():
+            m.d.comb += [enters.eq(first_left & ~before[-1]), leaves.eq(stop_left & room[-1])]
+            m.d.sync += [
+                before.eq(Mux(enters, before - axis.dilation, before)),
+                room.eq(Mux(leaves, room + axis.dilation, room)),
+            ]
+        with m.If(enters):
+            m.d.sync += [window.first.eq(window.first - 1), first_left.eq(window.first != 1)]
+        with m.If(leaves):
+            m.d.sync += [window.stop.eq(window.stop - 1), stop_left.eq(window.stop != 1)]
+        with m.If(self.back):
+            m.d.sync += [
+                before.eq(origin.before),
+                room.eq(origin.room),
+                window.eq(origin.window),
+                first_left.eq(origin.window.first != 0),
+                stop_left.eq(origin.window.stop != 0),
+            ]
+        return m

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The order of activation words: for each block, for each interleaved pixel, for each tap."""
+
+from amaranth import Module, Signal
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.config import CspConfig
+from csp_hw.feeder.layouts import lane_slots, request_layout, span_layout, tap_layout
+
+
+class TapReplay(wiring.Component):
+    """Ask for one word a cycle.
+
+    The taps of two blocks are kept. Those of a block are read once for each pixel; a block begins
+    with its first tap, and the taps of the next one are gathered meanwhile, so blocks follow each
+    other without a gap, and so do tiles. A tile without survivors costs I cycles.
+
+    Members
+    -------
+    taps : In(stream)
+    tile_valid : In(1)
+        There is a tile to read; it is taken in this cycle if ``free``.
+    tile : In
+    free, finish : Out(1)
+        See :class:`csp_hw.feeder.gate.TileGate`.
+    credit : In(1)
+        There is room for a word.
+    asked : Out(1)
+        A word is asked for in this cycle, ``request`` says which one in the next.
+    request : Out
+    """
+
+    def __init__(self, config: CspConfig):
+        self.config = config
+        super().__init__(
+            {
+                "taps": In(stream.Signature(tap_layout(config))),
+                "tile_valid": In(1),
+                "tile": In(span_layout(config)),
+                "free": Out(1),
+                "finish": Out(1),
+                "credit": In(1),
+                "asked": Out(1),
+                "request": Out(request_layout(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        depth = max(4, 2 * config.max_period)
+        m.submodules.store = store = memory.Memory(shape=tap_layout(config), depth=depth, init=[])
+        write, read = store.write_port(), store.read_port(domain="comb")
+
+        # Where to write, to read, and the first tap of the block; a bit more tells full from empty.
+        write_at = Signal(range(2 * depth))
+        read_at = Signal(range(2 * depth))
+        block_at = Signal(range(2 * depth))
+        do_write = self.taps.valid & self.taps.ready
+        m.d.comb += [
+            self.taps.ready.eq(write_at != block_at ^ depth),
+            write.addr.eq(write_at[:-1]),
+            write.data.eq(self.taps.payload),
+            write.en.eq(do_write),
+            read.addr.eq(read_at[:-1]),
+        ]
+        m.d.sync += write_at.eq(write_at + do_write)
+
+        # Word after word.
+        tap = read.data
+        reading = Signal()
+        first_slot = Signal.like(self.tile.slot)
+        slot = Signal.like(first_slot)
+        first_lanes = Signal(range(lane_slots(config)))
+        lanes = Signal.like(first_lanes)
+        interleave = Signal.like(self.tile.interleave)
+        pixels = Signal.like(interleave)  # still to do for the block, this one included
+        last_pixel = Signal()
+        step = Signal()
+        pass_done = Signal()
+        block_done = Signal()
+        m.d.comb += [
+            last_pixel.eq(pixels == 1),
+            step.eq(reading & self.credit & (read_at != write_at)),
+            pass_done.eq(step & tap.block_end),
+            block_done.eq(pass_done & last_pixel),
+            self.finish.eq(block_done & tap.tile_end),
+            self.free.eq(~reading | self.finish),
+            self.asked.eq(step & ~tap.empty),
+        ]
+        with m.If(step):
+            m.d.sync += read_at.eq(read_at + 1)
+        with m.If(pass_done):
+            m.d.sync += [
+                read_at.eq(block_at),
+                pixels.eq(pixels - 1),
+                slot.eq(slot + 1),
+                lanes.eq(lanes + 1),
+            ]
+        with m.If(block_done):
+            m.d.sync += [
+                read_at.eq(read_at + 1),
+                block_at.eq(read_at + 1),
+                pixels.eq(interleave),
+                slot.eq(first_slot),
+                lanes.eq(first_lanes),
+            ]
+        with m.If(self.finish):
+            m.d.sync += [reading.eq(0), lanes.eq(lanes + 1), first_lanes.eq(lanes + 1)]
+        with m.If(self.free & self.tile_valid):
+            m.d.sync += [
+                reading.eq(1),
+                interleave.eq(self.tile.interleave),
+                pixels.eq(self.tile.interleave),
+                first_slot.eq(self.tile.slot),
+                slot.eq(self.tile.slot),
+            ]
+
+        request = self.request
+        m.d.sync += [
+            request.valid.eq(self.asked),
+            request.slot.eq(slot),
+            request.lanes.eq(lanes),
+            *(request[name].eq(tap[name]) for name in ("offset", "word", "byte", "r", "s")),
+            request.release.eq(pass_done & tap.tile_end),
+        ]
+        return m

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Max and average pooling of result words, as they stream by."""
+
+import itertools
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.buffer import ResultBuffer
+from csp_hw.config import ACTIVATION_BITS, CspConfig
+from csp_hw.output import COLUMN_LATENCY, OutputColumn
+from csp_hw.pool import reduce
+from csp_hw.pool.reduce import Reducer
+from csp_hw.pool.walk import Walker
+from csp_hw.ports import POOL_COVER, PoolKind, filter_layout, pool_layout, results_layout
+from csp_hw.util import delayed
+
+#: Windows have up to 63 × 63 values of at most 255 in magnitude: 14 bits and a sign for those of a
+#: line, 20 bits and a sign for all. Overlapping windows have up to three values along that axis:
+#: a value has 8 bits and a sign, the sum of up to four of a line 10 bits and a sign.
+LINE_BITS, SUM_BITS = 15, 21
+KEPT_LINE_BITS = 11
+#: Words that may be inside at once, two rows of LUT RAM on an ECP5: enough for the latency.
+CREDITS = 32
+#: Words that may have begun since the places were counted.
+MARGIN = 4
+#: Cycles from a step to the reduced line, to the reduced window, and to the result.
+REDUCED_X = reduce.LATENCY
+REDUCED = REDUCED_X - reduce.VALUE_DELAY + reduce.LATENCY
+RESULT = REDUCED + COLUMN_LATENCY
+#: Cycles from the acceptance of a window's last word to its result's first cycle on offer.
+LATENCY = 1 + RESULT + 2
+
+
+class Pooler(wiring.Component):
+    """Pool maps whose words come in the order image, y, x, word; results leave in the same order.
+
+    A map is reduced first along x, where what is kept of a window are values of each word of a
+    pixel, then along y, where they are values of each word of a line of windows.
+
+    - MAX: the largest value; padding never wins.
+    - AVERAGE: rhu(Σ · pmult, pshift), saturated to the type; pmult depends on how many lines
+      and columns of the window lie inside the map.
+    - NONE: words pass as they are, and what else ``pool`` says does not matter.
+
+    Throughput: one word a cycle; words of the padding take as long as those of the map. Latency
+    from the cycle in which a window's last word transfers on ``i`` to the first one with
+    ``o.valid``: ``LATENCY`` cycles. Limits: see :func:`csp_hw.ports.pool_layout`.
+
+    Parameters
+    ----------
+    config : CspConfig
+        ``pool_words`` words of ``cols`` values are kept along each axis.
+
+    Ports
+    -----
+    start
+        A layer begins: as many words as ``pool`` says are taken. Only while ``busy`` is low.
+        Without effect for NONE, where words are always taken.
+    pool
+        Stable from ``start`` on until ``busy`` is low; for NONE while it is at work.
+    i, o
+        Words of the map and of the pooled map.
+    busy
+        Not all words of the map were taken, or not all results have left.
+    """
+
+    def __init__(self, config: CspConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "pool": In(pool_layout(config)),
+                "i": In(stream.Signature(results_layout(config))),
+                "o": Out(stream.Signature(results_layout(config))),
+                "busy": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, pool = self.config, self.pool
+        lanes, entries = config.cols, config.pool_words
+        m.submodules.walker = walker = Walker(config)
+        m.submodules.along_x = along_x = Reducer(
+            lanes=lanes,
+            entries=entries,
+            value_bits=ACTIVATION_BITS,
+            sum_bits=LINE_BITS,
+            kept_bits=ACTIVATION_BITS,
+        )
+        m.submodules.along_y = along_y = Reducer(
+            lanes=lanes,
+            entries=entries,
+            value_bits=LINE_BITS,
+            sum_bits=SUM_BITS,
+            kept_bits=KEPT_LINE_BITS,
+        )
+        m.submodules.buffer = buffer = ResultBuffer(results_layout(config), CREDITS)
+
+        # Maxima are those of unsigned bytes: int8 is shifted by 128 for them, so that 0 is the
+        # smallest value, the padding's, as it adds nothing to a sum.
+        none, average, shifted = Signal(), Signal(), Signal()
+        m.d.sync += [
+            none.eq(pool.kind == PoolKind.NONE),
+            average.eq(pool.kind == PoolKind.AVERAGE),
+            shifted.eq(pool.signed & (pool.kind != PoolKind.AVERAGE)),
+        ]
+
+        # Words that leave have a place in the buffer before they begin.
+        free = Signal(range(CREDITS + 1), init=CREDITS)
+        room = Signal()
+        leaves = Signal()
+        step = walker.step
+        m.d.comb += [
+            leaves.eq(step.valid & step.x_ends & step.y_ends),
+            self.busy.eq(walker.busy | step.valid | (free != CREDITS)),
+        ]
+        m.d.sync += [
+            free.eq(free - leaves + (self.o.valid & self.o.ready)),
+            room.eq(free >= MARGIN),
+        ]
+
+        wiring.connect(m, wiring.flipped(self.i), walker.i)
+        wiring.connect(m, buffer.o, wiring.flipped(self.o))
+        m.d.comb += [walker.start.eq(self.start), walker.pool.eq(pool), walker.room.eq(room)]
+
+        # Along x.
+        values = Signal(data.ArrayLayout(signed(ACTIVATION_BITS), lanes), reset_less=True)
+        for lane in range(lanes):
+            byte = step.bytes[lane]
+            with m.If(~step.inside):
+                m.d.sync += values[lane].eq(0)
+            with m.Elif(average):
+                m.d.sync += values[lane].eq(Mux(pool.signed, byte.as_signed(), byte))
+            with m.Else():
+                m.d.sync += values[lane].eq(byte ^ (shifted << 7))
+        m.d.comb += [
+            along_x.values.eq(delayed(m, Cat(values), reduce.VALUE_DELAY - 1, "values_x")),
+            along_x.valid.eq(step.valid),
+            along_x.begins.eq(step.x_begins),
+            along_x.entry.eq(step.x_entry),
+        ]
+
+        # Along y, a step for each window of a line.
+        ahead = REDUCED_X - reduce.VALUE_DELAY
+        m.d.comb += [
+            along_y.values.eq(Cat(along_x.results)),
+            along_y.valid.eq(delayed(m, step.valid & step.x_ends, ahead, "valid_y")),
+            along_y.begins.eq(delayed(m, step.y_begins, ahead, "begins_y")),
+            along_y.entry.eq(delayed(m, step.y_entry, ahead, "entry_y")),
+        ]
+        for reducer, kernel, stride in (
+            (along_x, pool.kernel_w, pool.stride_w),
+            (along_y, pool.kernel_h, pool.stride_h),
+        ):
+            m.d.comb += reducer.maximum.eq(~average)
+            m.d.sync += [
+                reducer.overlaps.eq((kernel > stride) & (pool.kind != PoolKind.NONE)),
+                reducer.three.eq(kernel == 3),
+            ]
+
+        # Requantise; a maximum is multiplied by 1.
+        cover = delayed(m, Cat(step.x_cover, step.y_cover), REDUCED - 1, "cover")
+        filter_ = Signal(filter_layout(), reset_less=True)
+        m.d.sync += filter_.shift.eq(Mux(average, pool.shift, 0))
+        with m.Switch(cover):
+            for y, x in itertools.product(range(POOL_COVER), repeat=2):
+                with m.Case(y << len(step.x_cover) | x):
+                    m.d.sync += filter_.mult.eq(pool.mults[y * POOL_COVER + x])
+        with m.If(~average):
+            m.d.sync += filter_.mult.eq(1)
+        for lane in range(lanes):
+            column = OutputColumn(config.replace(acc_bits=SUM_BITS))
+            m.submodules[f"column_{lane}"] = column
+            m.d.comb += [
+                column.acc.eq(along_y.results[lane]),
+                column.filter.eq(filter_),
+                column.unsigned.eq(~(average & pool.signed)),
+                buffer.data[lane].eq(column.result ^ (shifted << 7)),
+            ]
+        m.d.comb += buffer.write.eq(delayed(m, leaves, RESULT, "leaves"))
+        return m

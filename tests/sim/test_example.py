@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The golden model and the quick forward pass of training agree on the committed networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csp_algo import container
+from csp_algo.train.evaluate import integer_forward
+from sim import golden
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "fashion_mnist_resnet8"])
+def test_logits_and_saturations(name):
+    network = container.load(EXAMPLES / name / "network.csp")
+    images = np.load(EXAMPLES / "fashion_mnist" / "images.npz")["images"][:32]
+    result = golden.run(network, images, keep=())
+    np.testing.assert_array_equal(result.logits, integer_forward(network, images, acc_bits=24))
+    assert set(result.saturations.values()) == {0}
