@@ -31,12 +31,14 @@ def verilog():
 
 @pytest.fixture(scope="module", params=[VERILATOR, pytest.param(ICARUS, marks=needs_icarus)])
 def simulator(request, verilog):
-    return build_core(CONFIG, verilog, REGISTERS, simulator=request.param, memory_bytes=SIZE)
+    return build_core(
+        CONFIG, verilog=verilog, registers=REGISTERS, simulator=request.param, memory_bytes=SIZE
+    )
 
 
 @pytest.fixture(scope="module")
 def verilator(verilog):
-    return build_core(CONFIG, verilog, REGISTERS, memory_bytes=SIZE)
+    return build_core(CONFIG, verilog=verilog, registers=REGISTERS, memory_bytes=SIZE)
 
 
 def job(mode=COPY, *, bursts=8, length=8, port=1, source=0, target=HALF, pace=0, mask=0, **options):
@@ -301,7 +303,9 @@ def test_ports_do_not_stall_together(verilator):
 
 @needs_icarus
 def test_both_simulators_agree(verilator, verilog):
-    icarus = build_core(CONFIG, verilog, REGISTERS, simulator=ICARUS, memory_bytes=SIZE)
+    icarus = build_core(
+        CONFIG, verilog=verilog, registers=REGISTERS, simulator=ICARUS, memory_bytes=SIZE
+    )
     jobs = [
         job(
             bursts=20,
