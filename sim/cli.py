@@ -164,6 +164,36 @@ def demo(
         raise typer.Exit(EXIT_MISMATCH)
 
 
+@app.command("run")
+def run_network(
+    network: NetworkFile,
+    images: ImageCount = IMAGES,
+    preset: PresetName = PRESET,
+    simulator: SimulatorName = Simulator.VERILATOR,
+    data: OtherData = None,
+    latency: Annotated[int, typer.Option(help="Cycles from an address to its first beat.")] = 20,
+    rate: Annotated[
+        int | None, typer.Option(help="Bytes a cycle of each memory port, if not whole beats.")
+    ] = None,
+) -> None:
+    """Run a whole network on the core: each layer's output is the next one's input."""
+    from rich.console import Console
+
+    from sim import run as csp_run
+
+    options = csp_run.Options(
+        network=network,
+        images=images,
+        preset=preset,
+        simulator=simulator.value,
+        data=data,
+        latency=latency,
+        rate=rate,
+    )
+    if not csp_run.run(options, Console()):
+        raise typer.Exit(EXIT_MISMATCH)
+
+
 @app.command()
 def firmware(
     images: ImageCount = IMAGES,
@@ -171,9 +201,7 @@ def firmware(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path(
         "build/firmware"
     ),
-    latency: Annotated[
-        int | None, typer.Option(min=0, help="Of the memory, in cycles; 20 if not given.")
-    ] = None,
+    latency: Annotated[int, typer.Option(min=0, help="Of the memory, in cycles.")] = 20,
     network: OtherNetwork = None,
     data: OtherData = None,
 ) -> None:

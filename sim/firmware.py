@@ -5,7 +5,6 @@ import dataclasses
 import os
 import re
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -85,14 +84,14 @@ def write_images(folder: Path, images: Maps) -> None:
     container.write_atomically(folder / IMAGES, little.tobytes())
 
 
-def execute(folder: Path, executable: Path, *, latency: int | None = None) -> str:
+def execute(folder: Path, executable: Path, *, latency: int = 20) -> str:
     """Run the firmware on the files in a folder; give what it prints.
 
     Parameters
     ----------
     folder : Path
     executable : Path
-    latency : int, optional
+    latency : int
         Of the memory, in cycles.
 
     Raises
@@ -100,10 +99,13 @@ def execute(folder: Path, executable: Path, *, latency: int | None = None) -> st
     CspError
         It ends with an error; its own words are in the message.
     """
-    environment: Mapping[str, str] = {} if latency is None else {LATENCY: str(latency)}
     command = [str(executable), str(folder / files.CONSTANTS), str(folder / IMAGES)]
     result = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, LATENCY: str(latency)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise CspError(result.stderr.strip() or f"the firmware ends with {result.returncode}")
@@ -129,7 +131,7 @@ def read_output(text: str) -> Outcome:
     )
 
 
-def run(options: Options, folder: Path, console: Console, *, latency: int | None = None) -> bool:
+def run(options: Options, folder: Path, console: Console, *, latency: int = 20) -> bool:
     """Do all of it: compile, build, execute, compare and print; give whether all is equal.
 
     Raises

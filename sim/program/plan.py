@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from csp_algo.errors import CspError, located
-from csp_algo.network import Concat, Flatten, Layer, Network, Node, Pool
+from csp_algo.network import Concat, Layer, Network, Node, Pool
 from csp_hw.config import CspConfig
 from sim.grid import Grid
 from sim.program.filters import Part, layer_layout, split_filters
@@ -135,7 +135,7 @@ class _Planner:
                 self.plan.nodes[node.name] = PoolPlan(node=node, windows=parts)
         elif isinstance(node, Concat):
             layouts[node.name] = Layout.joined([layouts[name] for name in node.inputs])
-        elif isinstance(node, Flatten):
+        else:
             pixels = math.prod(self._network.values[node.input].shape[:2])
             layouts[node.name] = layouts[node.input].repeated(pixels)
 
@@ -191,11 +191,9 @@ class _Planner:
         shape = layer.geometry.out_shape
         whole = whole_window(layer.geometry, len(part.beats), part.matrix.filters, config, images)
         width = node.out_shape(shape)[1]
-        least = -(-width * len(part.chunks) // config.pool_words)
-        for count in range(least, width + 1):
-            pools = [
-                pool_window(node, shape, part.chunks, config, out) for out in strips(width, count)
-            ]
+        widest = config.pool_words // len(part.chunks)
+        for count in range(-(-width // widest) if widest else width + 1, width + 1):
+            pools = [pool_window(node, shape, part.chunks, out) for out in strips(width, count)]
             fitted = cut_window(whole, [pool.columns for pool in pools], config, images)
             if fitted is not None:
                 found = dataclasses.replace(step, windows=fitted, pools=tuple(pools))

@@ -51,10 +51,8 @@ class _Axis(NamedTuple):
     covered: Ints
 
 
-def pool_window(
-    node: Pool, shape: Shape, beats: range, config: CspConfig, out: range
-) -> PoolWindow:
-    """Give the pooling of some columns.
+def pool_window(node: Pool, shape: Shape, beats: range, out: range) -> PoolWindow:
+    """Give the pooling of some columns; the pooler's line must hold a word of each of their beats.
 
     Parameters
     ----------
@@ -63,7 +61,6 @@ def pool_window(
         The whole map.
     beats : range
         Beats of a pixel.
-    config : CspConfig
     out : range
         Columns of the output.
 
@@ -78,11 +75,6 @@ def pool_window(
         columns, (before, _) = reach(out, shape[1], node.kernel[1], node.stride[1], before)
     down = _axis(node, 0, range(height), range(shape[0]), node.padding[0])
     right = _axis(node, 1, out, columns, before)
-    if len(out) * len(beats) > config.pool_words:
-        raise CspError(
-            f"{len(out)} windows of {len(beats)} words exceed the {config.pool_words} words of "
-            "the pooler's line"
-        )
     overlap = down.stride < down.kernel or right.stride < right.kernel
     if overlap and max(down.kernel, right.kernel) > OVERLAP_LIMIT:
         raise CspError(
@@ -122,7 +114,7 @@ def pool_windows(node: Pool, shape: Shape, beats: int, config: CspConfig) -> tup
     width = node.out_shape(shape)[1]
     words = max(1, config.pool_words // width)
     return tuple(
-        pool_window(node, shape, part, config, out)
+        pool_window(node, shape, part, out)
         for out in strips(width, -(-width // config.pool_words))
         for part in strips(beats, -(-beats // words))
     )
