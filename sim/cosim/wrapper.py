@@ -172,7 +172,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
 
     yield ""
     yield f"  {TOP} engine ("
-    yield "      .clk(clk), .rst(reset), .idle(now_idle), .counters(counters),"
+    yield "      .clk(clk), .rst(reset), .idle(now_idle), .kept(), .counters(counters),"
     yield "      .positions__payload(), .positions__valid(), .positions__ready(1'b1),"
     for name, layout in layouts.items():
         beat = f"{name}_beat[{layout.size - 1}:0]"
