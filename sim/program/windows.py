@@ -95,7 +95,8 @@ def slots(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
     """Give the slots of ``rows`` positions that the line buffer must hold for a tile.
 
     With a stride down, positions of a line are complete only when its last input line has come,
-    and for that its slots must be there up to the end.
+    and for that its slots must be there up to the end. Positions before the map, which padding
+    reaches, take slots like others.
     """
     grid = Grid.of(geometry, images, rows)
     down, right = (stride.bit_length() - 1 for stride in geometry.stride)
@@ -105,7 +106,7 @@ def slots(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
     last = interleave * rows - 1 + behind[0] * grid.pitch + behind[1]
     if down:
         last += grid.pitch - 1
-    return min(last // rows - first // rows + 1, -(-grid.positions // rows))
+    return min(last, grid.positions - 1) // rows - first // rows + 1
 
 
 def windows(

@@ -547,6 +547,7 @@ def test_a_map_that_others_read_is_written():
         ((9, 9), (4, 4), (4, 4), (0, 0, 0, 0), False),
         ((10, 11), (5, 5), (5, 6), (0, 0, 0, 0), False),
         ((4, 70), (1, 2), (1, 1), (0, 0, 0, 0), False),
+        ((9, 9), (3, 4), (2, 4), (1, 0, 1, 0), True),
     ],
 )
 def test_poolings(fuse, kind, size, kernel, stride, padding, ceil):
@@ -673,7 +674,7 @@ def test_too_much_memory_is_refused():
         (
             (9, 9, 400),
             {"kernel": (11, 9), "padding": (2, 0, 2, 0), "case": "gaps"},
-            "layer l: one column of outputs needs 21 slots",
+            "layer l: one column of outputs needs 26 slots",
         ),
     ],
 )
@@ -695,7 +696,12 @@ def test_strips_of_padding_are_refused():
         (
             (9, 9, 2),
             {"kernel": (4, 3), "stride": (2, 3)},
-            r"pool p: windows of \(4, 3\) that overlap exceed 3 × 3",
+            r"pool p: windows of \(4, 3\) that overlap exceed 3 along an axis",
+        ),
+        (
+            (9, 9, 2),
+            {"kernel": (3, 5), "stride": (2, 5)},
+            r"pool p: means of \(3, 5\) that overlap downwards exceed 4 columns",
         ),
         (
             (64, 64, 2),
