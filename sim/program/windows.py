@@ -2,14 +2,14 @@
 """Which part of a map a pass reads, so that what a tile needs fits the line buffer.
 
 A tile of I · rows positions needs every position from its first one plus the least tap to its
-last one plus the largest tap, in slots of ``rows`` positions. A map that is too wide for that is
-cut into strips of columns, which read the columns around them again. A vector that is too long for
-one slot is taken as a short line of pixels under a kernel of the same length: tap for tap the same
-sum.
+last one plus the largest tap. A map that is too wide for that is cut into strips of columns, which
+read the columns around them again. A vector that is too long for the line buffer is taken as a
+short line of pixels under a kernel of the same length: tap for tap the same sum.
 """
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 from csp_algo.errors import CspError
@@ -91,12 +91,12 @@ def strips(size: int, count: int) -> list[range]:
     return [range(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
-def slots(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
-    """Give the slots of ``rows`` positions that the line buffer must hold for a tile.
+def held_positions(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
+    """Give the positions that the line buffer must hold for a tile.
 
     With a stride down, positions of a line are complete only when its last input line has come,
-    and for that its slots must be there up to the end. Positions before the map, which padding
-    reaches, take slots like others.
+    and for that there must be room up to the end. Positions before the map, which padding reaches,
+    take room like others.
     """
     grid = Grid.of(geometry, images, rows)
     down, right = (stride.bit_length() - 1 for stride in geometry.stride)
@@ -105,8 +105,9 @@ def slots(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
     first = (-top >> down) * grid.pitch + (-left >> right)
     last = interleave * rows - 1 + behind[0] * grid.pitch + behind[1]
     if down:
-        last += grid.pitch - 1
-    return min(last, grid.positions - 1) // rows - first // rows + 1
+        # A tile begins at a multiple of rows, so its last place in a line has this remainder.
+        last += grid.pitch - 1 - last % math.gcd(rows, grid.pitch)
+    return min(last, grid.positions - 1) - first + 1
 
 
 def windows(
@@ -212,20 +213,25 @@ def _slot_words(geometry: Geometry, cols: int) -> int:
     return geometry.in_shape[2] // cols * geometry.stride[0] * geometry.stride[1]
 
 
+def _ring_bits(geometry: Geometry, config: CspConfig) -> int:
+    """Give the base-2 logarithm of the most slots."""
+    return (config.line_words // _slot_words(geometry, config.cols)).bit_length() - 1
+
+
 def _fit(window: Window, config: CspConfig, images: int) -> Window | None:
     """Give the window with its largest I; none if no tile fits.
 
     The next tile should find room while one is computed, so that nothing waits for it.
     """
-    ring = config.line_words // _slot_words(window.geometry, config.cols)
-    if not ring:
+    if _slot_words(window.geometry, config.cols) > config.line_words:
         return None
     if window.fold > 1:
         images *= len(window.lines) * len(window.columns)
-    ring_bits = ring.bit_length() - 1
+    ring_bits = _ring_bits(window.geometry, config)
 
     def fits(interleave: int) -> bool:
-        return slots(window.geometry, images, config.rows, interleave) <= 1 << ring_bits
+        held = held_positions(window.geometry, images, config.rows, interleave)
+        return held <= config.rows << ring_bits
 
     if not fits(1):
         return None
@@ -261,11 +267,10 @@ def _why(window: Window, config: CspConfig, images: int) -> str:
             f"a pixel takes {words} words of each bank of the line buffer, "
             f"which has {config.line_words}"
         )
-    narrow = [
-        _strip(window, outputs) for outputs in strips(len(window.outputs), len(window.outputs))
-    ]
-    least = max(slots(strip.geometry, images, config.rows, 1) for strip in narrow)
+    width = len(window.outputs)
+    narrow = [_strip(window, outputs).geometry for outputs in strips(width, width)]
+    least = max(held_positions(strip, images, config.rows, 1) for strip in narrow)
     return (
-        f"one column of outputs needs {least} slots of {words} words, each bank of the line "
-        f"buffer has {config.line_words} words"
+        f"one column of outputs needs {least} positions of {words} words, the line buffer has "
+        f"{config.rows << _ring_bits(window.geometry, config)}"
     )

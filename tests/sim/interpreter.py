@@ -312,10 +312,10 @@ class LineBuffer:
         return np.where(inside, self.banks[position % rows, address, byte], np.uint8(0))
 
     def _fill(self, released):
-        """Take all input for which there is a slot, once positions below are released."""
+        """Take all input for which there is room, once positions below are released."""
         rows = self.config.rows
-        limit = released // rows + self.ring
-        blocked = np.flatnonzero(self.l[self.filled :] // rows >= limit)
+        limit = released + rows * self.ring
+        blocked = np.flatnonzero(self.l[self.filled :] >= limit)
         stop = self.filled + int(blocked[0]) if len(blocked) else len(self.l)
         new = slice(self.filled, stop)
         slot = (self.l[new] // rows) % self.ring

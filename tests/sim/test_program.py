@@ -669,12 +669,12 @@ def test_too_much_memory_is_refused():
         (
             (9, 9, 400),
             {"kernel": (3, 3)},
-            "layer l: one column of outputs needs 3 slots of 100 words, .* has 256 words",
+            "layer l: one column of outputs needs 12 positions of 100 words, .* has 8",
         ),
         (
             (9, 9, 400),
             {"kernel": (11, 9), "padding": (2, 0, 2, 0), "case": "gaps"},
-            "layer l: one column of outputs needs 26 slots",
+            "layer l: one column of outputs needs 99 positions",
         ),
     ],
 )
