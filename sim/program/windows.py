@@ -12,6 +12,9 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from csp_algo.compress import CompressedMatrix
 from csp_algo.errors import CspError
 from csp_algo.geometry import KERNEL_LIMIT, TAP_LIMIT, Geometry
 from csp_hw.config import CspConfig
@@ -19,6 +22,8 @@ from sim.grid import Grid
 
 #: Strides of a convolution; their base-2 logarithms are what the feeder knows.
 STRIDES = (1, 2, 4)
+#: How many numbers of strips are tried, from the first that fits on.
+STRIP_TRIALS = 4
 #: Sides of a kernel.
 SIDES = range(1, KERNEL_LIMIT + 1)
 
@@ -111,7 +116,7 @@ def held_positions(geometry: Geometry, images: int, rows: int, interleave: int) 
 
 
 def windows(
-    layer: Geometry, beats: int, filters: int, config: CspConfig, images: int
+    layer: Geometry, beats: int, matrix: CompressedMatrix, config: CspConfig, images: int
 ) -> tuple[Window, ...]:
     """Give the parts of the map that are computed one after the other.
 
@@ -120,8 +125,8 @@ def windows(
     layer : Geometry
     beats : int
         Beats of an input pixel that are read.
-    filters : int
-        Elements that are written.
+    matrix : CompressedMatrix
+        Weights of all elements that are written.
     config : CspConfig
     images : int
 
@@ -130,16 +135,37 @@ def windows(
     CspError
         The layer cannot be computed on this configuration.
     """
-    whole = whole_window(layer, beats, filters, config, images)
-    for form in (whole, *_folds(whole, config)):
-        fitted = _fit(form, config, images)
-        if fitted is not None:
-            return (fitted,)
-    for count in range(2, len(whole.outputs) + 1):
-        cut = cut_window(whole, strips(len(whole.outputs), count), config, images)
-        if cut is not None:
-            return cut
-    raise CspError(_why(whole, config, images))
+    whole = whole_window(layer, beats, matrix.filters, config, images)
+    if layer.kernel == (1, 1):
+        # Nothing around a tile: strips would save nothing.
+        for form in (whole, *_folds(whole, config)):
+            fitted = _fit(form, config, images)
+            if fitted is not None:
+                return (fitted,)
+    width = len(whole.outputs)
+    cuts = (cut_window(whole, strips(width, n), config, images) for n in range(1, width + 1))
+    fitting = itertools.islice((cut for cut in cuts if cut is not None), STRIP_TRIALS)
+    best = min(fitting, key=lambda cut: cost(cut, matrix, config, images), default=None)
+    if best is None:
+        raise CspError(_why(whole, config, images))
+    return best
+
+
+def cost(parts: Sequence[Window], matrix: CompressedMatrix, config: CspConfig, images: int) -> int:
+    """Estimate what windows cost: cycles of the array, and beats of memory but for the results."""
+    steps = int(matrix.counts.sum(dtype=np.int64))
+    largest = max(1, config.half_depth // matrix.chunks)
+    total = 0
+    for window in parts:
+        pixels = images * len(window.lines) * len(window.columns)
+        grid = Grid.of(window.geometry, pixels if window.fold > 1 else images, config.rows)
+        groups = len(grid.live_groups())
+        tiles = -(-groups // min(window.interleave, largest))
+        counts = window.geometry.taps // config.cols
+        again = tiles if window.geometry.taps > config.count_words * config.lookahead else 1
+        total += groups * steps + pixels * window.beats + counts * again
+        total += steps * (tiles if steps > config.weight_words else 1)
+    return total
 
 
 def whole_window(

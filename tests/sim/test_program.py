@@ -363,6 +363,21 @@ def test_a_wide_map_is_cut_into_strips():
     assert len(set(starts)) == 1
 
 
+def test_strips_that_allow_larger_tiles_save_weights():
+    shape = (12, 28, 8)
+    network = network_of(shape, layer("l", "input", shape, 4, case="dense", **SAME))
+    sizes = {}
+    for weight_bytes in (256, 4096):
+        config = small(512, weight_bytes=weight_bytes)
+        program = check(network, config, images_for(network, 1))
+        sizes[weight_bytes] = [
+            (len(step.columns), max(tile.interleave for tile in step.schedule.tiles))
+            for step in program.passes
+        ]
+    # Weights that do not stay are read for each tile, and the whole map leaves room for I = 1.
+    assert sizes == {256: [(14, 4), (14, 4)], 4096: [(28, 1)]}
+
+
 def test_strips_of_a_residual():
     shape = (9, 30, 8)
     one = layer("l", "input", shape, 8, **SAME)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csp_algo.compress import compress
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
@@ -202,10 +203,12 @@ def test_the_largest_ring_is_taken():
     same = {"kernel": (3, 3), "padding": (1, 1, 1, 1)}
     for channels, bits in ((4, 8), (8, 7), (12, 6), (20, 5)):
         geometry = Geometry(in_shape=(8, 8, channels), filters=4, **same)
-        (window,) = windows(geometry, channels // 4, 4, TINY, 1)
+        matrix = compress(np.ones((4, geometry.taps), dtype=np.int8), 4, 8)
+        (window,) = windows(geometry, channels // 4, matrix, TINY, 1)
         assert window.ring_bits == bits
     strided = Geometry(in_shape=(8, 8, 8), filters=4, stride=(4, 2), **same)
-    (window,) = windows(strided, 2, 4, TINY, 1)
+    matrix = compress(np.ones((4, strided.taps), dtype=np.int8), 4, 8)
+    (window,) = windows(strided, 2, matrix, TINY, 1)
     assert window.ring_bits == 4
 
 
