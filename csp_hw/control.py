@@ -13,7 +13,7 @@ from csp_hw.register_map import ErrorCode
 
 #: Descriptors of one start.
 COUNT_BITS = 24
-#: Cycles after which a pass in which nothing moves and nothing is on the bus never goes on, at least.
+#: Cycles, at least, after which a pass in which nothing moves, on the bus neither, never goes on.
 DEAD_CYCLES = 4096
 #: Cycles that the ports have to come to an end after an error before it is told nevertheless.
 STOP_CYCLES = 1 << 14

@@ -19,9 +19,10 @@ WRITTEN = (
     "PORT",  # that reads, by its place in PORTS
     "PACE",  # reads a beat in cycles with cycle & PACE == 0 only
     "MODE",
+    "MASK",  # a bit for each byte of a beat that is not written
 )
 #: … and by the DMA; STATUS is busy, done, error, and writing it clears done and the interrupt.
-TOLD = ("STATUS", "AR_FIRST", "AW_FIRST", "W_FIRST", "W_LAST", "B_FIRST", "B_LAST")
+TOLD = ("STATUS", "AR_FIRST", "AW_FIRST", "AW_LAST", "W_FIRST", "W_LAST", "B_FIRST", "B_LAST")
 REGISTERS = {name: 4 * number for number, name in enumerate((*WRITTEN, *TOLD))}
 
 #: What it does: reads each beat and writes it plus one; writes the cycle in which it was read;
@@ -191,7 +192,7 @@ class StandIn(wiring.Component):
         self.bursts(m, regs, start, begin, valid, ready, address, "aw")
         announced, beat, sent, answered = Signal(32), Signal(8), Signal(32), Signal(32)
         with m.If(valid & ready):
-            m.d.sync += announced.eq(announced + 1)
+            m.d.sync += [announced.eq(announced + 1), regs["AW_LAST"].eq(cycle)]
             with m.If(announced == 0):
                 m.d.sync += regs["AW_FIRST"].eq(cycle)
         m.d.comb += [
@@ -230,7 +231,7 @@ class StandIn(wiring.Component):
                 m.d.sync += regs["W_FIRST"].eq(cycle)
         m.d.comb += [
             self.port("res", "wdata").eq(data ^ ((mode == CHANGES_DATA) & waited)),
-            self.port("res", "wstrb").eq(~0),
+            self.port("res", "wstrb").eq(~regs["MASK"]),
             self.port("res", "wlast").eq(last | ((mode == LAST_TOO_EARLY) & (beat == 0))),
             self.port("res", "wvalid").eq(offered & ~((mode == WITHDRAWS_DATA) & waited)),
             self.port("res", "bready").eq(1),

@@ -32,7 +32,7 @@ def verilog():
 
 @pytest.fixture(scope="module")
 def verilator(verilog):
-    return build_core(CONFIG, verilog, REGISTERS, memory_bytes=SIZE)
+    return build_core(CONFIG, verilog=verilog, registers=REGISTERS, memory_bytes=SIZE)
 
 
 def job(**options):
@@ -158,7 +158,11 @@ def test_wide_beats(beat):
     """Every byte comes to its place, whatever the width; Icarus is built in no time."""
     config = dataclasses.replace(CONFIG, cols=beat)
     simulator = build_core(
-        config, standin_verilog(beat), REGISTERS, simulator=ICARUS, memory_bytes=SIZE
+        config,
+        verilog=standin_verilog(beat),
+        registers=REGISTERS,
+        simulator=ICARUS,
+        memory_bytes=SIZE,
     )
     (outcome,) = run_core_jobs(simulator, [job(count_reads=True)])
     count = 64 * beat
@@ -217,7 +221,9 @@ def test_progress(verilator):
 @needs_icarus
 @pytest.mark.parametrize(("name", "start"), [("w.vcd", b"$date"), ("w.fst", b"\x00")])
 def test_waveform_of_icarus(tmp_path, verilog, name, start):
-    simulator = build_core(CONFIG, verilog, REGISTERS, simulator=ICARUS, memory_bytes=SIZE)
+    simulator = build_core(
+        CONFIG, verilog=verilog, registers=REGISTERS, simulator=ICARUS, memory_bytes=SIZE
+    )
     list(run_core_jobs(simulator, [job()], wave=tmp_path / name))
     data = (tmp_path / name).read_bytes()
     assert data.startswith(start)
@@ -226,7 +232,9 @@ def test_waveform_of_icarus(tmp_path, verilog, name, start):
 
 @pytest.mark.soak
 def test_waveform_of_verilator(tmp_path, verilog):
-    simulator = build_core(CONFIG, verilog, REGISTERS, memory_bytes=SIZE, trace=True)
+    simulator = build_core(
+        CONFIG, verilog=verilog, registers=REGISTERS, memory_bytes=SIZE, trace=True
+    )
     (outcome,) = run_core_jobs(simulator, [job()], wave=tmp_path / "w.vcd")
     text = (tmp_path / "w.vcd").read_text()
     assert "$scope module core $end" in text
@@ -237,7 +245,7 @@ def test_waveform_of_verilator(tmp_path, verilog):
 @pytest.mark.soak
 def test_64_mebibytes(verilog):
     """Loaded and dumped in seconds."""
-    simulator = build_core(CONFIG, verilog, REGISTERS)
+    simulator = build_core(CONFIG, verilog=verilog, registers=REGISTERS)
     image = np.random.default_rng(1).integers(0, 256, simulator.memory_bytes, dtype=np.uint8)
     (outcome,) = run_core_jobs(simulator, [job(image=image, regions=None, count_reads=True)])
     image[HALF : HALF + 256] = (image[:256].view("<u4") + np.uint32(1)).view(np.uint8)
@@ -306,7 +314,8 @@ def test_timing_of_each_port(verilator):
     ANSWER_UNKNOWN,
     ANSWER_IN_RESET,
     ANSWER_MISSING,
-) = range(1, 12)
+    ANSWER_TOO_EARLY,
+) = range(1, 13)
 
 FAKE = """
 module csp_core(
@@ -331,7 +340,7 @@ module csp_core(
   assign irq = 0;
   assign s_axil_awready = take;
   assign s_axil_wready = take;
-  assign s_axil_bvalid = written | (mode == 10 & rst);
+  assign s_axil_bvalid = written | (mode == 10 & rst) | (mode == 12 & s_axil_awvalid);
   assign s_axil_bresp = 0;
   assign s_axil_arready = ask;
   assign s_axil_rvalid = asked & ~(mode == 6 & age[0]) | (mode == 8 & age == 20);
@@ -360,7 +369,9 @@ endmodule
 
 @needs_icarus
 def test_rules_that_need_unknown_bits_or_resets():
-    fake = build_core(CONFIG, FAKE, {"MODE": 0}, simulator=ICARUS, memory_bytes=SIZE)
+    fake = build_core(
+        CONFIG, verilog=FAKE, registers={"MODE": 0}, simulator=ICARUS, memory_bytes=SIZE
+    )
     assert fake.ports == ("res",)
     expected = {
         LOUD_IN_RESET: ("res", protocol.RESET),
@@ -371,6 +382,7 @@ def test_rules_that_need_unknown_bits_or_resets():
         ANSWER_WITHDRAWN: ("registers", protocol.ANSWER_HELD),
         ANSWER_CHANGED: ("registers", protocol.ANSWER_HELD),
         ANSWER_UNASKED: ("registers", protocol.UNASKED),
+        ANSWER_TOO_EARLY: ("registers", protocol.UNASKED),
         ANSWER_UNKNOWN: ("registers", protocol.ANSWER_UNKNOWN),
         ANSWER_IN_RESET: ("registers", protocol.ANSWER_RESET),
     }
@@ -380,7 +392,13 @@ def test_rules_that_need_unknown_bits_or_resets():
         for mode in expected
         for asked in (
             quiet(writes=[("MODE", mode)], strict=False, stalls=stalls),
-            quiet(wait=40, reads=["MODE"] * 5, strict=False, stalls=stalls),
+            quiet(
+                writes=[("MODE", mode)],
+                wait=40,
+                reads=["MODE"] * 5,
+                strict=False,
+                stalls=stalls,
+            ),
             quiet(writes=[("MODE", 0)], strict=False),
             quiet(wait=40, reads=["MODE"], stalls=stalls),
         )

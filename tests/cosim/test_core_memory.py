@@ -31,15 +31,17 @@ def verilog():
 
 @pytest.fixture(scope="module", params=[VERILATOR, pytest.param(ICARUS, marks=needs_icarus)])
 def simulator(request, verilog):
-    return build_core(CONFIG, verilog, REGISTERS, simulator=request.param, memory_bytes=SIZE)
+    return build_core(
+        CONFIG, verilog=verilog, registers=REGISTERS, simulator=request.param, memory_bytes=SIZE
+    )
 
 
 @pytest.fixture(scope="module")
 def verilator(verilog):
-    return build_core(CONFIG, verilog, REGISTERS, memory_bytes=SIZE)
+    return build_core(CONFIG, verilog=verilog, registers=REGISTERS, memory_bytes=SIZE)
 
 
-def job(mode=COPY, *, bursts=8, length=8, port=1, source=0, target=HALF, pace=0, **options):
+def job(mode=COPY, *, bursts=8, length=8, port=1, source=0, target=HALF, pace=0, mask=0, **options):
     """Give a job of the stand-in; its addresses are bytes of the memory."""
     base = options.get("base", BASE)
     writes = {
@@ -52,6 +54,7 @@ def job(mode=COPY, *, bursts=8, length=8, port=1, source=0, target=HALF, pace=0,
         "PORT": port,
         "PACE": pace,
         "MODE": mode,
+        "MASK": mask,
         "CONTROL": 1,
     }
     given = {"image": IMAGE, "timeout": 50_000, "writes": list(writes.items())}
@@ -190,6 +193,19 @@ def test_order_of_addresses_and_data(simulator):
             assert later == (asked.timing.order is WriteOrder.DATA_FIRST)
 
 
+def test_no_address_before_its_data(verilator):
+    """Data that wait do not invite the address of the burst after theirs."""
+    slow = job(
+        STAMP,
+        bursts=2,
+        pace=63,
+        timing=Timing(order=WriteOrder.DATA_FIRST),
+        stalls={"w": 0.9},
+    )
+    (outcome,) = run_core_jobs(verilator, [slow])
+    assert outcome.registers["AW_LAST"] > words(outcome, 16)[8]
+
+
 def test_no_data_before_their_address(verilator):
     """Where the address is slow, the data wait for it."""
     timing = Timing(order=WriteOrder.ADDRESS_FIRST)
@@ -217,6 +233,21 @@ def test_traffic_is_counted(simulator):
         # Only the port of the maps is counted beat by beat.
         assert outcome.reads.size == SIZE // BEAT
         assert outcome.reads.tolist() == [int(port == 1)] * 35 + [0] * (SIZE // BEAT - 35)
+
+
+def test_bytes_are_written_by_their_strobes(simulator):
+    jobs = [
+        job(mask=0b0110, strict=True),
+        # What is not written may lie outside of what is guarded.
+        job(mask=0b0001, guard=(HALF + 1, HALF + 256), bursts=8),
+        job(mask=0b1000, guard=(HALF, HALF + 255), bursts=8),
+    ]
+    for mask, outcome in zip((0b0110, 0b0001, 0b1000), run_core_jobs(simulator, jobs), strict=True):
+        kept = np.array([mask >> byte & 1 for byte in range(4)], dtype=bool)
+        wanted = (IMAGE[:256].view("<u4") + np.uint32(1)).view(np.uint8).reshape(-1, 4)
+        wanted[:, kept] = IMAGE[HALF : HALF + 256].reshape(-1, 4)[:, kept]
+        got = outcome.memory[0][HALF : HALF + 256].reshape(-1, 4)
+        np.testing.assert_array_equal(got, wanted)
 
 
 def test_reads_are_counted_up_to_255(verilator):
@@ -265,9 +296,16 @@ def test_stalls_have_their_probability(verilator):
         assert outcome.cycles - plain.cycles == pytest.approx(40 * 64 * odds, rel=0.15)
 
 
+def test_ports_do_not_stall_together(verilator):
+    jobs = [job(bursts=30, port=port, stalls={"r": 0.3}) for port in range(3)]
+    assert len({outcome.cycles for outcome in run_core_jobs(verilator, jobs)}) == 3
+
+
 @needs_icarus
 def test_both_simulators_agree(verilator, verilog):
-    icarus = build_core(CONFIG, verilog, REGISTERS, simulator=ICARUS, memory_bytes=SIZE)
+    icarus = build_core(
+        CONFIG, verilog=verilog, registers=REGISTERS, simulator=ICARUS, memory_bytes=SIZE
+    )
     jobs = [
         job(
             bursts=20,
@@ -363,6 +401,13 @@ def test_outside_of_the_memory(simulator):
         if number >= 3:
             np.testing.assert_array_equal(outcome.memory[0], IMAGE[: HALF + 1024])
             assert outcome.faults[0].address == jobs[number].base + (HALF + 1024, SIZE)[number - 3]
+
+
+def test_what_is_outside_races_with_nothing(verilator):
+    """Though the number of its beat would be one of the memory's, were it cut off."""
+    far = job(source=(1 << 40) + HALF - 32, timing=Timing(order=WriteOrder.DATA_FIRST))
+    (outcome,) = run_core_jobs(verilator, [dataclasses.replace(far, strict=False)])
+    assert rules(outcome) == {("act", protocol.OUTSIDE)}
 
 
 def test_base(simulator):

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from csp_hw.config import CspConfig
+from csp_hw.generate import CORE as TOP
+from csp_hw.generate import core_verilog
+from csp_hw.register_map import REGISTERS
 from sim.cosim import build as base
 from sim.cosim.build import VERILATOR, Build, Report
 from sim.cosim.core import wrapper
 
-#: Module of the core.
-TOP = "csp_core"
 CORE, BENCH, MEMORY, DRIVER = "csp_core.v", "csp_core_bench.v", "memory.v", "driver.v"
 MEBIBYTE = 1 << 20
 #: Size of the memory at most; how much of it there is, each job says.
@@ -46,8 +47,8 @@ class CoreBuild(Build):
 
 def build_core(
     config: CspConfig,
-    verilog: str,
-    registers: Mapping[str, int],
+    verilog: str | None = None,
+    registers: Mapping[str, int] | None = None,
     *,
     simulator: str = VERILATOR,
     trace: bool = False,
@@ -59,32 +60,39 @@ def build_core(
     Parameters
     ----------
     config : CspConfig
-    verilog : str
-        With the module ``csp_core``.
-    registers : mapping of str to int
-        Byte offset of each register by its name.
+    verilog : str, optional
+        Text with a module ``csp_core`` to use in the place of what the configuration generates, …
+    registers : mapping of str to int, optional
+        … and the byte offset of each of its registers.
     simulator : str
         ``verilator``, or ``icarus`` for small arrays: it needs no compiler, and is slow.
     trace : bool
         Whether the simulator shall be able to write a waveform, which makes it slower.
     memory_bytes : int
-        Size of the memory at most. Icarus takes some ten times as much.
+        Size of the memory at most.
     report : callable, optional
         Told what is being done.
 
     Raises
     ------
+    ConfigError
+        The configuration is that of an engine only.
     CspError
         A tool is missing or fails, the cache cannot be written, or a port of the core is not what
         the bench expects.
     """
-    ports = wrapper.module_ports(verilog, TOP)
+    tell = report or base.silent
+    ports: dict[str, wrapper.Port] = {}
 
     def sources() -> dict[str, str]:
+        core = verilog
+        if core is None:
+            core = base.generated(config, CORE, lambda: core_verilog(config), tell)
+        ports.update(wrapper.module_ports(core, TOP))
         folder = Path(__file__).parent
         return {
             BENCH: wrapper.bench_verilog(TOP, ports, config.cols, memory_bytes),
-            CORE: verilog,
+            CORE: core,
             **{name: (folder / name).read_text(encoding="utf-8") for name in (MEMORY, DRIVER)},
         }
 
@@ -94,14 +102,14 @@ def build_core(
         sources,
         simulator=simulator,
         trace=trace,
-        tell=report or base.silent,
+        tell=tell,
     )
     return CoreBuild(
         config=config,
         simulator=simulator,
         folder=folder,
         trace=trace,
-        registers=dict(registers),
+        registers=registers or {register.name: register.offset for register in REGISTERS},
         ports=wrapper.managers(ports),
         memory_bytes=memory_bytes,
     )
