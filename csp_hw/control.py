@@ -16,7 +16,7 @@ COUNT_BITS = 24
 #: Cycles, at least, after which a pass in which nothing moves, on the bus neither, never goes on.
 DEAD_CYCLES = 4096
 #: Cycles that the ports have to come to an end after an error before it is told nevertheless.
-STOP_CYCLES = 1 << 16
+STOP_CYCLES = 1 << 14
 #: Cycles until what was on its way inside the core stands where it is seen.
 SETTLE_CYCLES = 4
 TIMEOUT_BITS = 32
