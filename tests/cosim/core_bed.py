@@ -11,10 +11,8 @@ from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import AvgPool, Concat, Input, MaxPool, Network, Residual
 from csp_hw.descriptor import DESCRIPTOR_BYTES, pack, unpack
-from csp_hw.register_map import ErrorCode
 from sim import execute
-from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Inject, Timing
-from sim.cosim.core.process import run_core_jobs
+from sim.cosim.core.jobs import BASE, CoreJob, Timing
 from tests.strategies import random_activations, random_layer
 
 INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
