@@ -71,7 +71,7 @@ class Issuer(wiring.Component):
     Members
     -------
     chunks : In(8)
-        K, constant during a layer.
+        K, constant during a layer, from two cycles before its first block on.
     tiles, blocks : In(stream)
     activations, weights
         ``available``, ``offset`` and ``release`` of the two replay buffers.

@@ -10,8 +10,8 @@ import cocotb_tools.config
 import find_libpython
 import pytest
 
-from sim.cosim import cache
-from sim.cosim.build import BENCH, ENGINE, EXECUTABLE, _Verilated
+from sim.cosim import wrapper
+from sim.cosim.build import BENCH, ENGINE, EXECUTABLE, VERILATOR, assemble, silent
 from sim.cosim.toolchain import find_verilator
 from tests.cosim import axi_copier
 
@@ -69,15 +69,15 @@ def test_warnings(verilog, tmp_path):
 
 
 def test_copies(verilog, tmp_path):
-    tools = _Verilated(trace=False)
-    bench = axi_copier.bench_verilog(verilog)
-
-    def make(folder):
-        (folder / ENGINE).write_text(verilog)
-        (folder / BENCH).write_text(bench)
-        tools.make(folder, lambda *_: None)
-
-    folder = cache.obtain(f"axi-copier-{cache.digest([tools.key, verilog, bench])}", make)
+    sources = {ENGINE: verilog, BENCH: axi_copier.bench_verilog(verilog)}
+    folder = assemble(
+        "axi-copier",
+        wrapper.BENCH,
+        lambda: sources,
+        simulator=VERILATOR,
+        trace=False,
+        tell=silent,
+    )
     results = tmp_path / "results.xml"
     environment = {
         **os.environ,

@@ -79,6 +79,15 @@ def ref_products(tiles, config, chunks):
     return products, ends, activations, weights
 
 
+class LateSource(Source):
+    """A source that begins when the layer's constants have been there for two cycles."""
+
+    async def run(self, ctx):
+        await ctx.tick().repeat(2)
+        self.cycle += 2
+        await super().run(ctx)
+
+
 class Run:
     """The issuer between two replay buffers that fill, and a drain that empties, at random."""
 
@@ -99,8 +108,8 @@ class Run:
                 blocks.append({"counts": padded, "taps": len(counts), "end": int(end)})
         commands = [{"interleave": tile.interleave, "live": tile.live} for tile in tiles]
         self.sources = [
-            Source(dut.blocks, blocks, gap=gap, seed=seed),
-            Source(dut.tiles, commands, gap=gap, seed=seed + 1),
+            LateSource(dut.blocks, blocks, gap=gap, seed=seed),
+            LateSource(dut.tiles, commands, gap=gap, seed=seed + 1),
         ]
         self.issued_in = []  # cycles
         self.seen = []
