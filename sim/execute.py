@@ -2,7 +2,7 @@
 """Whole networks on the core: each pass runs on the Verilog and is compared with golden."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +13,8 @@ from csp_hw.config import CspConfig
 from csp_hw.generate import core_verilog
 from csp_hw.register_map import REGISTERS
 from sim import golden
-from sim.cosim.build import VERILATOR
-from sim.cosim.core.build import CoreBuild, build_core
+from sim.cosim.build import VERILATOR, Report, generated, silent
+from sim.cosim.core.build import CORE, CoreBuild, build_core
 from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing
 from sim.cosim.core.process import run_core_jobs
 from sim.program.compiler import compile_network
@@ -98,12 +98,19 @@ def build(
     *,
     simulator: str = VERILATOR,
     trace: bool = False,
-    report: Callable[[str, float], None] | None = None,
+    report: Report | None = None,
 ) -> CoreBuild:
-    """Give a simulator of a core, from the cache if it was built before."""
+    """Give a simulator of a core, from the cache if it was built before.
+
+    Raises
+    ------
+    CspError
+        A tool is missing or fails, or the cache cannot be written.
+    """
+    verilog = generated(config, CORE, lambda: core_verilog(config), report or silent)
     return build_core(
         config,
-        core_verilog(config),
+        verilog,
         core_registers(),
         simulator=simulator,
         trace=trace,

@@ -24,8 +24,8 @@ class BurstPlanner(wiring.Component):
     the last burst is cut. A burst is as long as the run, the page and ``burst`` allow, and is
     cut when the beats that it needs are free: room to read into, or data to write.
 
-    A burst is on offer four cycles after its run's transfer at the earliest, then one every two
-    cycles. A run a cycle is taken while runs touch.
+    A burst is on offer five cycles after its run's transfer at the earliest, three after its last
+    beat got free; then one every two cycles. A run a cycle is taken while runs touch.
 
     Parameters
     ----------
@@ -157,20 +157,23 @@ class BurstPlanner(wiring.Component):
         page_bits = exact_log2(PAGE_BYTES) - shift
         many = left[bits + 1 :].any() | (left[bits] & left[:bits].any())  # more than a burst
         few = left[: bits + 1]
-        limit = Signal(bits + 1)
+        near = first[bits:page_bits].all()  # the page's end is less than a burst away, or just that
+        past = first[:bits]  # then it is burst - past beats away
         fits = Signal()
+        enough = Signal()
         free = Signal(range(self.depth + 1), init=self.free)
         is_planned = Signal()
         planned_beats = Signal(bits + 1, reset_less=True)
         planned_fits = Signal(reset_less=True)
-        m.d.comb += [limit.eq(self.burst), fits.eq(~many & (few <= limit))]
-        with m.If(first[bits:page_bits].all()):
-            m.d.comb += limit.eq(self.burst - first[:bits])
+        m.d.comb += [
+            fits.eq(~many & (~near | (few + past <= self.burst))),
+            enough.eq(Mux(near, free + past >= self.burst, free >= self.burst)),
+        ]
+        with m.If(fits):
+            m.d.comb += enough.eq(free >= few)
         m.d.sync += [
-            is_planned.eq(
-                is_left & ~cut & ~(fits & joining) & Mux(fits, free >= few, free >= limit)
-            ),
-            planned_beats.eq(Mux(fits, few, limit)),
+            is_planned.eq(is_left & ~cut & ~(fits & joining) & enough),
+            planned_beats.eq(Mux(fits, few, Mux(near, self.burst - past, self.burst))),
             planned_fits.eq(fits),
         ]
 

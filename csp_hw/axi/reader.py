@@ -33,9 +33,9 @@ class ReadManager(wiring.Component):
     consumer. Clients with a burst to ask for take turns. A burst has at most a quarter of the
     client's beats (:func:`longest_burst`), at most 256, and does not cross a page.
 
-    ``arvalid`` rises 7 cycles after a run's transfer at the earliest, and a beat is on offer 3
+    ``arvalid`` rises 8 cycles after a run's transfer at the earliest, and a beat is on offer 3
     cycles after it came. A burst every two cycles; a client has one beat a cycle, sustained, while
-    the memory answers within 3/4 · depth − 7 cycles from ``arvalid`` to the first beat.
+    the memory answers within 3/4 · depth − 9 cycles from ``arvalid`` to the first beat.
 
     Parameters
     ----------
@@ -126,32 +126,34 @@ class ReadManager(wiring.Component):
             ]
             m.d.sync += planner.more.eq(queue.o.valid & queue.o.ready)
 
-        # Turns: after a client come those behind it. A burst is chosen, then fetched.
-        chosen = Signal(client)
-        is_chosen = Signal()
-        with m.If(~is_chosen):
-            m.d.sync += is_chosen.eq(Cat(planner.o.valid for planner in planners).any())
-            with m.Switch(chosen):
-                for n in clients:
-                    with m.Case(n):
-                        for k in reversed(range(1, len(clients))):
-                            other = (n + k) % len(clients)
-                            with m.If(planners[other].o.valid):
-                                m.d.sync += chosen.eq(other)
+        # Turns: after a client come those behind it. A burst is chosen, then fetched: the choice
+        # goes from registers to registers, since much depends on it in the planner.
+        offers = Cat(planner.o.valid for planner in planners)
+        turn = Signal(client)  # the client chosen last
+        fetch = Signal(len(clients))
+        is_burst = Signal()
         burst = Signal(
             data.StructLayout({"client": client, "burst": burst_layout(self.data_bytes)}),
             reset_less=True,
         )
-        is_burst = Signal()
+        m.d.sync += fetch.eq(0)
+        with m.If(~fetch.any() & (~is_burst | asked)), m.Switch(turn):
+            for n in clients:
+                with m.Case(n):
+                    for k in reversed(clients):
+                        other = (n + 1 + k) % len(clients)
+                        with m.If(offers[other]):
+                            m.d.sync += [turn.eq(other), fetch.eq(1 << other)]
         with m.If(asked):
             m.d.sync += is_burst.eq(0)
-        with m.If(is_chosen & ~is_burst):
-            m.d.sync += [is_chosen.eq(0), is_burst.eq(1), burst.client.eq(chosen)]
-            with m.Switch(chosen):
-                for n in clients:
-                    with m.Case(n):
-                        m.d.comb += planners[n].o.ready.eq(1)
-                        m.d.sync += burst.burst.eq(planners[n].o.payload)
+        for n in clients:
+            m.d.comb += planners[n].o.ready.eq(fetch[n])
+            with m.If(fetch[n]):
+                m.d.sync += [
+                    is_burst.eq(1),
+                    burst.client.eq(n),
+                    burst.burst.eq(planners[n].o.payload),
+                ]
 
         # The address. Bursts on offer and outstanding are counted.
         outstanding = Signal(range(OUTSTANDING + 1))
@@ -160,12 +162,7 @@ class ReadManager(wiring.Component):
             routes.i.valid.eq(asked),
             routes.i.payload.eq(burst.client),
             self.quiet.eq(outstanding == 0),
-            self.idle.eq(
-                self.quiet
-                & ~is_chosen
-                & ~is_burst
-                & ~Cat(planner.busy for planner in planners).any()
-            ),
+            self.idle.eq(self.quiet & ~is_burst & ~Cat(planner.busy for planner in planners).any()),
         ]
         with m.If(asked):
             m.d.sync += [

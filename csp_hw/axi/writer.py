@@ -95,7 +95,7 @@ class WriteManager(wiring.Component):
         m = Module()
         aw, w, b = self.axi.aw, self.axi.w, self.axi.b
         m.submodules.planner = planner = BurstPlanner(
-            self.data_bytes, self.longest_burst, self.depth, limited=True
+            self.data_bytes, self.longest_burst, self.depth + 1, limited=True
         )
         m.submodules.queue = queue = Queue(unsigned(8 * self.data_bytes), self.depth)
         m.submodules.lengths = lengths = Queue(unsigned(LENGTH_BITS), OUTSTANDING)

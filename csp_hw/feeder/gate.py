@@ -90,7 +90,9 @@ class TileGate(wiring.Component):
             groups.eq(groups + self.walked - Mux(taken, tile.interleave, 0)),
         ]
 
-        # The oldest tile is the one that is read, else the next one.
+        # The oldest tile is the one that is read, else the next one. Its last words may still be
+        # on their way to the banks, but the first beat that a new limit lets in is stored three
+        # cycles later, and that is after them.
         adopted = Signal()
         adopt = Signal()
         m.d.comb += adopt.eq(held & ~adopted & self.free)

@@ -40,8 +40,9 @@ class LineBuffer(wiring.Component):
     Row p reads number l + p with l = base + offset, base = 0 mod rows: bank (p + offset) mod rows.
     The banks below the rotation, offset mod rows, therefore belong to the next slot.
 
-    Latency: :func:`latency` cycles. A word asked for in a cycle is read two cycles later; what
-    is stored two cycles later, or before that, must not be at the same address.
+    Latency: :func:`latency` cycles. What is stored in the cycle of a request or before is seen by
+    it, what is stored two cycles later or after is not; in the cycle between, nothing may be
+    stored at an address that the request reads.
 
     Members
     -------

@@ -13,8 +13,9 @@ from csp_hw.ports import POOL_COVER, PoolKind
 from sim.program.layout import Ints
 from sim.program.windows import reach, strips
 
-#: Windows that overlap are at most this wide and high.
-OVERLAP_LIMIT = 3
+#: Windows that overlap along an axis are at most this long there; means that overlap downwards are
+#: at most this wide.
+OVERLAP_LIMIT, OVERLAP_WIDTH = 3, 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,8 @@ class _Axis(NamedTuple):
     covered: Ints
 
 
-def pool_window(
-    node: Pool, shape: Shape, beats: range, config: CspConfig, out: range
-) -> PoolWindow:
-    """Give the pooling of some columns.
+def pool_window(node: Pool, shape: Shape, beats: range, out: range) -> PoolWindow:
+    """Give the pooling of some columns; the pooler's line must hold a word of each of their beats.
 
     Parameters
     ----------
@@ -63,7 +62,6 @@ def pool_window(
         The whole map.
     beats : range
         Beats of a pixel.
-    config : CspConfig
     out : range
         Columns of the output.
 
@@ -78,15 +76,15 @@ def pool_window(
         columns, (before, _) = reach(out, shape[1], node.kernel[1], node.stride[1], before)
     down = _axis(node, 0, range(height), range(shape[0]), node.padding[0])
     right = _axis(node, 1, out, columns, before)
-    if len(out) * len(beats) > config.pool_words:
+    for axis in (down, right):
+        if axis.stride < axis.kernel > OVERLAP_LIMIT:
+            raise CspError(
+                f"windows of {node.kernel} that overlap exceed {OVERLAP_LIMIT} along an axis"
+            )
+    average = isinstance(node, AvgPool)
+    if average and down.stride < down.kernel and right.kernel > OVERLAP_WIDTH:
         raise CspError(
-            f"{len(out)} windows of {len(beats)} words exceed the {config.pool_words} words of "
-            "the pooler's line"
-        )
-    overlap = down.stride < down.kernel or right.stride < right.kernel
-    if overlap and max(down.kernel, right.kernel) > OVERLAP_LIMIT:
-        raise CspError(
-            f"windows of {node.kernel} that overlap exceed {OVERLAP_LIMIT} × {OVERLAP_LIMIT}"
+            f"means of {node.kernel} that overlap downwards exceed {OVERLAP_WIDTH} columns"
         )
     fields = {
         "pool": int(PoolKind.MAX if isinstance(node, MaxPool) else PoolKind.AVERAGE),
@@ -122,7 +120,7 @@ def pool_windows(node: Pool, shape: Shape, beats: int, config: CspConfig) -> tup
     width = node.out_shape(shape)[1]
     words = max(1, config.pool_words // width)
     return tuple(
-        pool_window(node, shape, part, config, out)
+        pool_window(node, shape, part, out)
         for out in strips(width, -(-width // config.pool_words))
         for part in strips(beats, -(-beats // words))
     )

@@ -207,21 +207,22 @@ def test_cycles():
 def test_cycles_from_the_last_free_beat():
     dut = BurstPlanner(8, 4, 16)
     free_in = 12
-    seen = {}
+    seen = []
 
     async def main(ctx):
-        for name, value in EVERYTHING.items():
-            ctx.set(getattr(dut, name), value)
+        ctx.set(dut.size, 2**32)
         ctx.set(dut.runs.payload, run_of(64, 3))
         for cycle in range(30):
             ctx.set(dut.runs.valid, cycle == 0)
             ctx.set(dut.more, cycle in (2, 3, free_in))
-            _, _, valid = await ctx.tick().sample(dut.o.valid)
-            if valid:
-                seen.setdefault("valid", cycle)
-        assert seen["valid"] == free_in + 3
+            ctx.set(dut.o.ready, cycle == 20)
+            _, _, *values = await ctx.tick().sample(dut.o.valid, dut.busy)
+            seen.append(values)
 
     simulate(dut, main)
+    valid, busy = zip(*seen, strict=True)
+    assert [cycle for cycle in range(30) if valid[cycle]] == list(range(free_in + 3, 21))
+    assert [cycle for cycle in range(30) if busy[cycle]] == list(range(1, 21))
 
 
 def test_no_more_is_joined_than_can_be_counted():

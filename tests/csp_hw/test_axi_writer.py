@@ -240,8 +240,8 @@ def test_faulty_answer(response):
         set_window(ctx, dut)
         for cycle in range(100):
             if cycle == 60:  # what goes wrong later does not change it
-                ctx.set(dut.size, 0)
-                runs.words = [run_of(0, 1)]
+                ctx.set(dut.runs.payload, run_of(SIZE, 1))
+                ctx.set(dut.runs.valid, 1)
             _, _, error = await ctx.tick().sample(dut.error)
             errors.append(error)
 
@@ -249,6 +249,22 @@ def test_faulty_answer(response):
     # The second burst of four ends with the eighth beat.
     fault = memory.beats[7] + 5 + 1
     assert errors == [Fault.NONE] * fault + [Fault.BUS] * (100 - fault)
+
+
+def test_a_run_outside_before_a_faulty_answer():
+    dut = WriteManager(8, 8)
+    memory = WriteMemory(dut.axi, 8, response=lambda _: 2, latency=40)
+    runs = Source(dut.runs, [run_of(0, 4), run_of(4, 1)])
+    data = Source(dut.i, range(8))
+
+    async def main(ctx):
+        set_window(ctx, dut)
+        await ctx.tick().repeat(100)
+        assert memory.bursts
+        assert memory.pending == 0
+        assert ctx.get(dut.error) == Fault.RANGE
+
+    simulate(dut, main, background=[memory.run, runs.run, data.run])
 
 
 # --- Stopping -------------------------------------------------------------------------------------

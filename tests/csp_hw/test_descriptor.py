@@ -2,6 +2,7 @@
 """The descriptor's table, and the checks that refuse one."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -200,3 +201,11 @@ def test_pack_and_unpack():
 def test_pack_refuses(fields, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         pack(fields)
+
+
+def test_every_field_is_explained():
+    text = (Path(__file__).parents[2] / "docs" / "core.md").read_text(encoding="utf-8")
+    families = ("add_", "output_", "pool_mult_")
+    for name in FIELDS:
+        assert f"`{name}`" in text or name.startswith(families), name
+    assert all(f"`{family}" in text for family in families)

@@ -50,6 +50,12 @@ def test_strides(stride):
     check(rng, CONFIG, [geometry], images=2, density=0.7)
 
 
+def test_phases_of_three_beats():
+    rng = rng_of(112)
+    geometry = Geometry(in_shape=(7, 9, 12), filters=1, kernel=(3, 3), stride=(2, 2))
+    check(rng, CONFIG, [geometry], density=0.5)
+
+
 @pytest.mark.parametrize("kernel", [(11, 11), (11, 1), (1, 11), (1, 1)])
 def test_kernels(kernel):
     rng = rng_of(102, *kernel)
@@ -106,6 +112,15 @@ def test_sparse(case, period):
     rng = rng_of(109, period)
     geometry = random_geometry(rng, stride=(1, 1), kernel=(3, 3))
     check(rng, CONFIG, [geometry] * 2, case=case, period=period, density=1.0)
+
+
+def test_commands_wait():
+    # Tiles of one word: all of what follows could be done before a command is taken.
+    rng = rng_of(111)
+    config = CONFIG.replace(max_interleave=1)
+    geometry = Geometry(in_shape=(4, 30, 1), filters=1, padding=(0, 0, 0, 3))
+    each = make_pass(rng, config, geometry, case="dense", density=1.0, tight=False)
+    feed(config, [each], gaps=(0.0, 0.0, 0.0, 0.97, 0.0))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csp_algo import container
+from csp_algo.compress import compress
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
@@ -225,6 +226,17 @@ def test_blocks_of_rounded_or_clipped_sums_are_not_mixed(options):
     assert sum(step.again for step in program.passes) == 7 * 72
 
 
+@pytest.mark.parametrize(("weight", "passes"), [(1, 1), (2, 2)])
+def test_the_largest_sum_decides_whether_groups_mix(weight, passes):
+    # 255 · 128 is below 2^15, 255 · 129 is not.
+    one = layer("l", "input", (1, 2, 2), 2, groups=2, kernel=(1, 2))
+    matrix = compress(np.array([[127, weight]], dtype=np.int8), 4, 4)
+    network = network_of((1, 2, 2), dataclasses.replace(one, matrices=(matrix, matrix)))
+    config = dataclasses.replace(TINY, acc_bits=16)
+    program = check(network, config, np.full((2, 1, 2, 2), 255, dtype=np.uint8))
+    assert len(program.passes) == passes
+
+
 def test_apart_costs_the_same_steps():
     network = depthwise()
     images = images_for(network, 2)
@@ -351,6 +363,31 @@ def test_a_wide_map_is_cut_into_strips():
     assert len(set(starts)) == 1
 
 
+def test_strips_that_allow_larger_tiles_save_weights():
+    shape = (12, 28, 8)
+    network = network_of(shape, layer("l", "input", shape, 4, case="dense", **SAME))
+    sizes = {}
+    for weight_bytes in (256, 4096):
+        config = small(512, weight_bytes=weight_bytes)
+        program = check(network, config, images_for(network, 1))
+        sizes[weight_bytes] = [
+            (len(step.columns), max(tile.interleave for tile in step.schedule.tiles))
+            for step in program.passes
+        ]
+    # Weights that do not stay are read for each tile, and the whole map leaves room for I = 1.
+    assert sizes == {256: [(14, 4), (14, 4)], 4096: [(28, 1)]}
+
+
+def test_strips_of_a_residual():
+    shape = (9, 30, 8)
+    one = layer("l", "input", shape, 8, **SAME)
+    one = dataclasses.replace(one, residual=Residual(input="input", mult=40_000, shift=16))
+    network = network_of(shape, one)
+    program = check(network, small(256), images_for(network, 2))
+    assert len(program.passes) == 3
+    assert sum(step.residual_beats for step in program.passes) == 2 * 9 * 30 * 2
+
+
 def test_tiles_are_as_large_as_the_line_buffer_allows():
     network = network_of((6, 8, 8), layer("l", "input", (6, 8, 8), 4, **SAME))
     images = images_for(network, 2)
@@ -372,6 +409,12 @@ def test_a_long_vector_is_taken_as_a_line_of_pixels():
     assert (fields["kernel_w"], fields["beats"], fields["images"]) == (5, 8, 12)
     assert fields["beats"] * 5 * 12 == step.input_beats == 12 * 40
     assert step.again == 0
+
+
+def test_each_pixel_of_long_vectors_is_an_image():
+    network = network_of((3, 4, 160), layer("l", "input", (3, 4, 160), 5))
+    program = check(network, small(256), images_for(network, 1))
+    assert program.passes[0].fields["images"] == 12
 
 
 def test_a_vector_may_be_read_beyond_its_end():
@@ -467,6 +510,17 @@ def test_a_flattened_map_is_a_view():
     assert [step.node for step in program.passes] == ["a", "b", "wide", "line", "logits"]
 
 
+def test_a_flattened_map_has_no_gaps():
+    shape = (3, 4, 5)
+    a, b = (layer(name, "input", shape, 6, seed=n) for n, name in enumerate("ab"))
+    flat = Flatten(name="flat", input="a")
+    logits = layer("logits", "flat", (1, 1, 72), 5)
+    network = network_of(shape, a, b, flat, logits, Concat(name="wide", inputs=("a", "b")))
+    program = check(network, TINY, images_for(network, 2))
+    assert program.maps["flat"].layout.chunks == 24
+    assert [step.node for step in program.passes] == ["a", "b", "logits", "wide"]
+
+
 # --- Pooling ---------------------------------------------------------------------------------
 
 
@@ -508,6 +562,7 @@ def test_a_map_that_others_read_is_written():
         ((9, 9), (4, 4), (4, 4), (0, 0, 0, 0), False),
         ((10, 11), (5, 5), (5, 6), (0, 0, 0, 0), False),
         ((4, 70), (1, 2), (1, 1), (0, 0, 0, 0), False),
+        ((9, 9), (3, 4), (2, 4), (1, 0, 1, 0), True),
     ],
 )
 def test_poolings(fuse, kind, size, kernel, stride, padding, ceil):
@@ -540,6 +595,18 @@ def test_channels_are_divided_before_columns():
     assert sum(step.again for step in program.passes) == 2 * 4 * 6
 
 
+def test_means_in_strips_have_their_own_divisors():
+    options = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1, 1, 1), "shift": 15}
+    node = AvgPool(name="p", input="input", **options, count_include_pad=False)
+    network = network_of((5, 40, 6), node)
+    config = dataclasses.replace(TINY, pool_words=16)
+    program = check(network, config, images_for(network, 2))
+    inner = [step for step in program.passes if step.columns.start > 0 and step.columns.stop < 40]
+    assert inner
+    # Only at an edge has a window one or two columns.
+    assert all("pool_mult_7" not in step.fields for step in inner)
+
+
 def test_a_pooling_behind_strips():
     # 32 windows of two words: four strips of 16 words, of which overlapping windows share columns.
     node = MaxPool(name="p", input="l", kernel=(3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
@@ -555,6 +622,15 @@ def test_a_pooling_behind_strips():
     ]
     assert [step.schedule.grid.width for step in program.passes] == [16, 17, 17, 17]
     assert {step.nodes for step in program.passes} == {("l", "p")}
+    # Strips for the line buffer serve the pooler, too.
+    narrow = dataclasses.replace(config, line_bytes=256, pool_words=64)
+    program = check(network, narrow, images_for(network, 2))
+    assert len(program.passes) > 4
+    assert {step.nodes for step in program.passes} == {("l", "p")}
+    # A pixel of more words than the pooler's line.
+    wide = network_of(shape, layer("l", "input", shape, 20, **SAME), node)
+    program = check(wide, dataclasses.replace(config, pool_words=4), images_for(wide, 1))
+    assert {step.nodes for step in program.passes} == {("l",), ("p",)}
     # Where too much would be computed twice, the map goes through memory.
     program = check(network, dataclasses.replace(TINY, pool_words=4), images_for(network, 1))
     assert {step.nodes for step in program.passes} == {("l",), ("p",)}
@@ -608,12 +684,12 @@ def test_too_much_memory_is_refused():
         (
             (9, 9, 400),
             {"kernel": (3, 3)},
-            "layer l: one column of outputs needs 3 slots of 100 words, .* has 256 words",
+            "layer l: one column of outputs needs 12 positions of 100 words, .* has 8",
         ),
         (
             (9, 9, 400),
             {"kernel": (11, 9), "padding": (2, 0, 2, 0), "case": "gaps"},
-            "layer l: one column of outputs needs 21 slots",
+            "layer l: one column of outputs needs 99 positions",
         ),
     ],
 )
@@ -635,7 +711,12 @@ def test_strips_of_padding_are_refused():
         (
             (9, 9, 2),
             {"kernel": (4, 3), "stride": (2, 3)},
-            r"pool p: windows of \(4, 3\) that overlap exceed 3 × 3",
+            r"pool p: windows of \(4, 3\) that overlap exceed 3 along an axis",
+        ),
+        (
+            (9, 9, 2),
+            {"kernel": (3, 5), "stride": (2, 5)},
+            r"pool p: means of \(3, 5\) that overlap downwards exceed 4 columns",
         ),
         (
             (64, 64, 2),

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fewest cycles that a pass of the core can take."""
+
+import dataclasses
+
+import numpy as np
+
+from csp_hw.config import CspConfig
+from csp_hw.descriptor import DESCRIPTOR_BYTES
+from sim.cosim.core.jobs import Timing
+from sim.program.passes import Pass
+
+#: Cycles besides the memory's: from the start through the descriptor's address, its checks and the
+#: pass's own addresses; from a beat to a product of it; from a sum to its beat on the port.
+BEGIN, ENTER, LEAVE = 24, 12, 9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PassBound:
+    """What bounds a pass, in cycles.
+
+    Parameters
+    ----------
+    compute : int
+        Σ over tiles of I · Σn.
+    drain : int
+        Σ over tiles of rows · K · I; for int32 a live lane takes four times as long.
+    array : int
+        Both, one behind the other: the tiles compute in turn, and drain in turn, each after it has
+        computed. That takes max over n of Σ compute of tiles 0 … n + Σ drain of tiles n … last.
+    inputs, tables, residual, results : int
+        Beats of each port at its rate.
+    first : int
+        From the start until the first tile has what it needs.
+    last : int
+        From a drained sum to the memory's answer.
+    """
+
+    compute: int
+    drain: int
+    array: int
+    inputs: int
+    tables: int
+    residual: int
+    results: int
+    first: int
+    last: int
+
+    @property
+    def paths(self) -> dict[str, int]:
+        """Cycles of each path, first data and last drain included.
+
+        What comes before the first product is not counted again on the port that it comes through.
+        """
+        return {
+            "compute" if self.compute > self.drain else "drain": self.first
+            + self.array
+            + self.last,
+            "inputs": self.inputs + self.last,
+            "tables": self.tables + self.last,
+            "residual": self.residual + self.last,
+            "results": self.first + self.results,
+        }
+
+    @property
+    def limit(self) -> str:
+        """Name of the path that bounds the pass."""
+        return max(self.paths, key=self.paths.__getitem__)
+
+    @property
+    def cycles(self) -> int:
+        """The bound."""
+        return self.paths[self.limit]
+
+
+def pass_bound(step: Pass, timing: Timing) -> PassBound:
+    """Give the bound of a pass with a memory of some timing on all ports."""
+    config = step.config
+    read, write = (
+        -(-config.cols // (rate or config.cols)) for rate in (timing.read_rate, timing.write_rate)
+    )
+    descriptor = DESCRIPTOR_BYTES // config.cols
+    begin = BEGIN + 2 * timing.read_latency + descriptor * read
+    schedule = step.schedule
+    compute = drain = array = way = 0
+    load = 1
+    if schedule is not None:
+        sizes = np.array([tile.interleave for tile in schedule.tiles], dtype=np.int64)
+        computes = sizes * schedule.steps
+        words = schedule.result_words  # four a chunk of int32; a dead lane takes one cycle
+        lanes = words // (schedule.matrix.chunks * schedule.words_per_chunk)
+        drains = words + (sizes * config.rows - lanes) * schedule.matrix.chunks
+        compute, drain = int(computes.sum()), int(drains.sum())
+        array = int((computes.cumsum() + drains[::-1].cumsum()[::-1]).max())
+        way = config.rows + config.cols
+        load = first_beats(step, config)
+    return PassBound(
+        compute=compute,
+        drain=drain,
+        array=array,
+        inputs=begin + step.input_beats * read,
+        tables=begin + (step.weight_beats - descriptor) * read,
+        residual=begin + step.residual_beats * read,
+        results=step.result_beats * write + timing.write_latency,
+        first=begin + load * read + ENTER,
+        last=way + LEAVE + timing.write_latency,
+    )
+
+
+def first_beats(step: Pass, config: CspConfig) -> int:
+    """Give the beats of the map that the first tile of a convolution needs."""
+    fields, schedule = step.fields, step.schedule
+    assert schedule is not None
+    tile = schedule.tiles[0]
+    down = _reach(fields, "y", "h", "top")
+    right = _reach(fields, "x", "w", "left")
+    pitch, lines = fields["pitch"], fields["lines"]
+    height, width = fields["height"], fields["width"]
+    place = tile.base + tile.interleave * config.rows + down * pitch + right
+    place = min(place, fields["images"] * lines * pitch)
+    line, x = divmod(place, pitch)
+    image, y = divmod(line, lines)
+    phases_y, phases_x = 1 << fields["stride_y"], 1 << fields["stride_x"]
+    rows = min(y * phases_y, height)
+    columns = 0
+    if x and rows < height:
+        rows = min(rows + phases_y - 1, height - 1)
+        columns = min(x * phases_x, width)
+    return int(((image * height + rows) * width + columns) * fields["beats"])
+
+
+def _reach(fields: dict[str, int], axis: str, side: str, before: str) -> int:
+    """Give the largest distance, in places of the grid, at which a tap reads along an axis."""
+    furthest = (fields[f"kernel_{side}"] - 1) * fields[f"dilation_{axis}"]
+    return (furthest - fields[f"pad_{before}"]) >> fields[f"stride_{axis}"]
