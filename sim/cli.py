@@ -176,7 +176,7 @@ def run_network(
         int | None, typer.Option(help="Bytes a cycle of each memory port, if not whole beats.")
     ] = None,
 ) -> None:
-    """Run a whole network on the core: each layer's output is the next one's input."""
+    """Run a whole network on the core, layer after layer."""
     from rich.console import Console
 
     from sim import run as csp_run

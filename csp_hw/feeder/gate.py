@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a tile may be read, and what must not be overwritten until then."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,6 +12,8 @@ from csp_hw.ports import TILE_BITS
 
 class TileGate(wiring.Component):
     """Hold the next tile until its input and its lanes' windows are there.
+
+    Tiles can be taken every two cycles. A tile has ``rows`` · I lanes to walk, at least two.
 
     Members
     -------
@@ -87,8 +89,10 @@ class TileGate(wiring.Component):
         m.d.sync += [
             resident.eq(held & ~taken & (self.all_in | (self.complete >= tile.need))),
             seen.eq(held & ~taken & (groups >= tile.interleave)),
-            groups.eq(groups + self.walked - Mux(taken, tile.interleave, 0)),
+            groups.eq(groups + self.walked),
         ]
+        with m.If(taken):
+            m.d.sync += groups.eq(groups + self.walked - tile.interleave)
 
         # The oldest tile is the one that is read, else the next one. Its last words may still be
         # on their way to the banks, but the first beat that a new limit lets in is stored three

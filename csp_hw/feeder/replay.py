@@ -8,6 +8,10 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.config import CspConfig
 from csp_hw.feeder.layouts import lane_slots, request_layout, span_layout, tap_layout
 
+#: Taps that are kept even if two blocks are fewer: one row of LUT RAM on an ECP5. A block's room
+#: is seen two cycles after its end, and the first tap of the block after next must come in time.
+LEAST_TAPS = 16
+
 
 class TapReplay(wiring.Component):
     """Ask for one word a cycle.
@@ -49,7 +53,7 @@ class TapReplay(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        depth = max(4, 2 * config.max_period)
+        depth = max(LEAST_TAPS, 2 * config.max_period)
         m.submodules.store = store = memory.Memory(shape=tap_layout(config), depth=depth, init=[])
         write, read = store.write_port(), store.read_port(domain="comb")
 
@@ -57,15 +61,21 @@ class TapReplay(wiring.Component):
         write_at = Signal(range(2 * depth))
         read_at = Signal(range(2 * depth))
         block_at = Signal(range(2 * depth))
+        room = Signal(init=1)
         do_write = self.taps.valid & self.taps.ready
+        full_at = block_at ^ depth
         m.d.comb += [
-            self.taps.ready.eq(write_at != block_at ^ depth),
+            self.taps.ready.eq(room),
             write.addr.eq(write_at[:-1]),
             write.data.eq(self.taps.payload),
             write.en.eq(do_write),
             read.addr.eq(read_at[:-1]),
         ]
-        m.d.sync += write_at.eq(write_at + do_write)
+        # A register, because it holds back all that comes before.
+        write_next = (write_at + 1)[: len(write_at)]
+        m.d.sync += room.eq(write_at != full_at)
+        with m.If(do_write):
+            m.d.sync += [write_at.eq(write_next), room.eq(write_next != full_at)]
 
         # Word after word.
         tap = read.data

@@ -69,7 +69,8 @@ class LaneWalker(wiring.Component):
 
         # Groups still to walk over, then groups still to keep.
         gap = Signal(GROUP_BITS)
-        keeping = Signal(init=1)
+        working = Signal()
+        keeping = Signal()
         keep = Signal(range(config.max_interleave + 1))
         interleave = Signal.like(keep)
         pixel = Signal(range(max(config.max_interleave, 2)))
@@ -86,12 +87,13 @@ class LaneWalker(wiring.Component):
             step.eq(
                 x_walk.settled
                 & y_walk.settled
-                & (~keeping | ((keep != 0) & room & ~(row[-1] & collected)))
+                & working
+                & (~keeping | (room & ~(row[-1] & collected)))
             ),
             group_done.eq(step & row[-1]),
             group_kept.eq(group_done & keeping),
             tile_done.eq(group_kept & (keep == 1)),
-            self.walks.ready.eq(keeping & ((keep == 0) | tile_done)),
+            self.walks.ready.eq(~working | tile_done),
         ]
         with m.If(step):
             m.d.sync += row.eq(row.rotate_left(1))
@@ -99,8 +101,11 @@ class LaneWalker(wiring.Component):
             m.d.sync += [keep.eq(keep - 1), pixel.eq(pixel + 1), slot.eq(slot + 1)]
         with m.If(group_done & ~keeping):
             m.d.sync += [gap.eq(gap - 1), keeping.eq(gap == 1)]
+        with m.If(tile_done):
+            m.d.sync += working.eq(0)
         with m.If(loads):
             m.d.sync += [
+                working.eq(1),
                 gap.eq(self.walks.payload.gap),
                 keeping.eq(~self.walks.payload.apart),
                 keep.eq(self.walks.payload.interleave),

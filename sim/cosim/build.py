@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -146,7 +147,7 @@ def assemble(
     # First of all, so that what is missing is said before anything is made.
     tools: _Verilated | _Interpreted
     tools = _Verilated(trace) if simulator == VERILATOR else _Interpreted()
-    texts = sources()
+    texts = {file: tools.adapted(text) for file, text in sources().items()}
     parts = [part for file, text in texts.items() for part in (file, text)]
 
     def make(folder: Path) -> None:
@@ -191,6 +192,21 @@ class _Interpreted:
     def __init__(self) -> None:
         self.tool = toolchain.find_icarus()
         self.key = self.tool.version
+
+    def adapted(self, text: str) -> str:
+        """Let all combinational logic that Yosys wrote run once at the start.
+
+        In Icarus ``always @*`` first runs when something in it changes; what depends on constants
+        and on registers in their first state would stay unknown. Yosys therefore has each of these
+        blocks look at a variable that is set at the start, which in Icarus is too early.
+        """
+        text = re.sub(
+            r"(?m)^(\s*reg (\\\$auto\$verilog_backend\S* )) ?= 0;",
+            r"\1;\n  initial #0 \2= 0;",
+            text,
+        )
+        # Blocks of a single statement look at no such variable.
+        return re.sub(r"(?m)^(\s*)always @\*\n(?=[^\n]*;$)", r"\1always_comb\n", text)
 
     def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
         tell("compiling for Icarus Verilog", 0.5)
@@ -328,6 +344,10 @@ class _Verilated(Translator):
         self.main = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
         design = [self.arguments, OPTIMISE_FAST, OPTIMISE_SLOW, cocotb.__version__]
         self.key = json.dumps([self.library_key, design, str(self.libraries)])
+
+    def adapted(self, text: str) -> str:
+        """Give the text as it is."""
+        return text
 
     def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
         objects = self.objects(folder, top, files, tell, slow=[self.main])

@@ -16,6 +16,7 @@ from csp_hw.register_map import ErrorCode
 from sim import execute
 from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing
 from sim.cosim.core.process import run_core_jobs
+from sim.cosim.core.protocol import RACE
 from tests.strategies import random_activations, random_layer
 
 INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
@@ -222,6 +223,7 @@ class Bed:
             ("CONTROL", execute.START),
         ]
         given = {"writes": writes, "reads": READS, "reset": False, "timeout": PATIENCE}
+        given["strict"] = False
         return CoreJob(**given | options)
 
     def good(self, **options):
@@ -243,13 +245,15 @@ class Bed:
 class Judge:
     """Follows the memory from job to job, and fails when it should."""
 
-    def __init__(self, bed):
+    def __init__(self, bed, *, races=False):
         self.bed = bed
+        self.races = races
         self.memory = None
         self.final = None
 
     def good(self, outcome, name):
         """Look at a run of the program, after something of a name."""
+        self.rules(outcome, name)
         bed, status = self.bed, outcome.registers["STATUS"]
         assert status == 0b1010, f"{name}: STATUS is {status:#x} after the next run"
         promised = {key: sum(getattr(s, beats) for s in bed.steps) for key, beats in BEATS.items()}
@@ -266,6 +270,7 @@ class Judge:
 
     def attack(self, outcome, attack):
         """Look at a run that went wrong; give its error, None if it did not."""
+        self.rules(outcome, attack.name)
         status, name = outcome.registers["STATUS"], attack.name
         code = error_of(outcome)
         assert status & 0b1111 == (0b1100 if code else 0b1010) | attack.silent, (name, status)
@@ -282,6 +287,12 @@ class Judge:
             ranges += [(s.fields["output_low"], s.fields["output_high"]) for s in steps]
         self.unchanged(outcome.memory[0], name, ranges)
         return code
+
+    def rules(self, outcome, name):
+        """Fail if a rule of AXI or of the bench was broken."""
+        broken = {rule for fault in outcome.faults for rule in fault.rules}
+        assert broken <= ({RACE} if self.races else set()), (name, outcome.faults)
+        assert not outcome.responses, name
 
     def unchanged(self, memory, name, ranges=()):
         """Compare the memory with what it was before."""
@@ -316,11 +327,11 @@ def random_stress(rng):
     }
 
 
-def withstand(bed, built, attacks, rng, *, fresh=16):
+def withstand(bed, built, attacks, rng, *, fresh=16, races=False):
     """Run attacks, and the program itself after each; give the outcomes of the attacks.
 
     A reset brings another stress now and then; all else goes on without one. What the memory
-    holds must be complete before.
+    holds must be complete before. ``races`` says that a pass may read what it writes.
     """
     assert attacks
     plan = []
@@ -338,7 +349,7 @@ def withstand(bed, built, attacks, rng, *, fresh=16):
             reset = {"reset": True, **random_stress(rng)} if attack.silent else {}
             yield bed.good(**reset)
 
-    judge, found = Judge(bed), []
+    judge, found = Judge(bed, races=races), []
     name = "nothing"
     try:
         for number, outcome in enumerate(run_core_jobs(built, jobs())):

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import subprocess
 import threading
 
 import pytest
@@ -286,6 +287,38 @@ def test_each_content_has_its_build(folder):
     assert other.folder != one.folder
     assert (other.folder / IMAGE).is_file()
     assert len([path for path in visible(folder) if "icarus" in path.name]) == 2
+
+
+CONSTANT = """
+(* generator = "Amaranth" *)
+module csp_engine(input clk);
+  reg \\$auto$verilog_backend.cc:2355:dump_module$1  = 0;
+  reg [3:0] state = 4'h0;
+  reg idle, part;
+  wire seen = idle & part;
+  always @* begin
+    if (\\$auto$verilog_backend.cc:2355:dump_module$1 ) begin end
+    idle = 1'h0;
+    casez (state)
+      4'h0:
+          idle = 1'h1;
+    endcase
+  end
+  always @*
+    part = ~state[0];
+  initial #1 $display("%b", seen);
+endmodule
+"""
+
+
+@needs_icarus
+def test_logic_of_constants_runs_in_icarus(tmp_path):
+    """Nothing in it ever changes."""
+    for text, said in ((CONSTANT, b"x"), (module._Interpreted().adapted(CONSTANT), b"1")):
+        (tmp_path / "top.v").write_text(text)
+        subprocess.run(["iverilog", "-g2012", "-o", "top", "top.v"], cwd=tmp_path, check=True)
+        done = subprocess.run(["vvp", "top"], cwd=tmp_path, check=True, capture_output=True)
+        assert done.stdout.strip() == said
 
 
 def test_shares_are_even(tmp_path, monkeypatch):

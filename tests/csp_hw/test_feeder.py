@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The feeder against the schedule of the same layer: commands and words of every tile."""
 
+import dataclasses
 import gc
 import itertools
 
@@ -112,6 +113,15 @@ def test_sparse(case, period):
     rng = rng_of(109, period)
     geometry = random_geometry(rng, stride=(1, 1), kernel=(3, 3))
     check(rng, CONFIG, [geometry] * 2, case=case, period=period, density=1.0)
+
+
+def test_all_of_the_map_enters():
+    # Tiles for the first lines only; the rest of the map is swallowed before the pass is done.
+    rng = rng_of(113)
+    geometry = Geometry(in_shape=(12, 6, 3), filters=1, kernel=(3, 3), padding=(1, 1, 1, 1))
+    each = make_pass(rng, CONFIG, geometry, density=1.0)
+    schedule = dataclasses.replace(each.schedule, tiles=each.schedule.tiles[:2])
+    feed(CONFIG, [dataclasses.replace(each, schedule=schedule)] * 2, gaps=(0.5, 0, 0, 0, 0))
 
 
 def test_commands_wait():
