@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A core that is given wrong things: a program in memory, broken copies of its passes, a judge."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from csp_algo.errors import CspError
+from csp_algo.geometry import Geometry
+from csp_algo.integers import ActDtype
+from csp_algo.network import AvgPool, Concat, Input, MaxPool, Network, Residual
+from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind, pack, unpack
+from csp_hw.register_map import ErrorCode
+from sim import execute
+from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing
+from sim.cosim.core.process import run_core_jobs
+from sim.cosim.core.protocol import RACE
+from tests.strategies import random_activations, random_layer
+
+INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
+CHANNELS = ("ar", "r", "aw", "w", "b", "registers")
+#: What a pass says it moves, by the register that counts it.
+BEATS = {
+    "ACTIVATION_BEATS": "input_beats",
+    "WEIGHT_PORT_BEATS": "weight_beats",
+    "RESIDUAL_BEATS": "residual_beats",
+    "RESULT_BEATS": "result_beats",
+}
+READS = ("STATUS", "ERROR_LAYER", "ERROR_DETAIL", "LAYER_COUNT", *BEATS)
+#: Where a pass reads or writes, by the names of a descriptor's fields.
+TABLES = ("params", "tiles", "counts", "weights")
+MAPS = ("input", "add", "output")
+#: CONTROL.abort, with the interrupt enabled.
+ABORT = 0b110
+#: Cycles in which all is over, whatever happens: some 20,000 of the program when memory is slow, and
+#: what docs/core.md promises of errors.
+PATIENCE = 100_000
+
+
+def small_network(config):
+    """Give a network with convolutions, a residual, both kinds of pooling and int32."""
+    rng = np.random.default_rng(1)
+
+    def layer(name, source, shape, filters, kernel, dtype, *, signed, stride=1):
+        geometry = Geometry(
+            in_shape=shape,
+            filters=filters,
+            kernel=(kernel, kernel),
+            padding=(kernel // 2,) * 4,
+            stride=(stride, stride),
+        )
+        return random_layer(
+            rng,
+            cols=config.cols,
+            period=4,
+            case="mixed",
+            geometry=geometry,
+            acc_bits=config.acc_bits,
+            signed=signed,
+            name=name,
+            source=source,
+            dtype=dtype,
+        )
+
+    add = layer("add", "conv", (4, 5, 9), 9, 3, INT8, signed=True)
+    average = AvgPool(
+        name="average",
+        input="add",
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1, 1, 1),
+        shift=12,
+        count_include_pad=False,
+    )
+    nodes = (
+        layer("conv", "input", (4, 5, 6), 9, 3, INT8, signed=False),
+        dataclasses.replace(add, residual=Residual(input="conv", mult=40000, shift=16)),
+        Concat(name="both", inputs=("conv", "add")),
+        layer("down", "both", (4, 5, 18), 6, 3, UINT8, signed=True, stride=2),
+        MaxPool(name="max", input="down", kernel=(2, 2), stride=(1, 1)),
+        average,
+        layer("logits", "max", (1, 2, 6), 5, 1, INT32, signed=False),
+    )
+    start = Input(name="input", shape=(4, 5, 6), dtype=UINT8, scale=1.0)
+    return Network(name="small", input=start, nodes=nodes, cols=config.cols, period=4)
+
+
+#: Its passes: without and with residual, with a pooling behind it, a pooling alone, int32.
+PLAIN, ADDED, POOLED, POOL, LOGITS = range(5)
+
+
+def small_task(config):
+    """Give that network for two images."""
+    network = small_network(config)
+    images = random_activations(np.random.default_rng(2), (2, *network.input.shape), UINT8)
+    task = execute.Task.make(network, config, images)
+    kinds = [step.kind for step in task.program.passes]
+    assert kinds == [Kind.CONVOLVE] * 3 + [Kind.POOL, Kind.CONVOLVE]
+    return task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack:
+    """A run of some descriptors, one of which is broken.
+
+    Parameters
+    ----------
+    name : str
+    descriptors : int
+    layer : int
+        Number of the broken one.
+    low, high : int
+        Bytes low … high - 1 are what it may write.
+    codes : set of ErrorCode or None, optional
+        What may come of it; None is none. Anything if not given, but not nothing.
+    detail : int, optional
+    options : mapping
+        More of the job.
+    silent : bool
+        The memory falls silent: only a reset helps.
+    """
+
+    name: str
+    descriptors: int
+    layer: int
+    low: int
+    high: int
+    codes: frozenset = frozenset()
+    detail: int | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    silent: bool = False
+
+
+class Bed:
+    """A memory that holds a program, and behind it what is broken."""
+
+    def __init__(self, task, *, size=1 << 20):
+        self.task = task
+        self.steps = task.program.passes
+        self.config = task.program.config
+        self.memory = np.zeros(size, dtype=np.uint8)
+        memory = task.program.memory(task.inputs)
+        self.memory[: len(memory)] = memory
+        self.used = len(memory)
+
+    @property
+    def image(self):
+        """The memory as far as it is used."""
+        return self.memory[: -(-self.used // 64) * 64]
+
+    def store(self, data, alignment=64):
+        """Give data a place."""
+        offset = -(-self.used // alignment) * alignment
+        self.used = offset + len(data)
+        assert self.used <= len(self.memory)
+        self.memory[offset : self.used] = np.frombuffer(bytes(data), dtype=np.uint8)
+        return offset
+
+    def raw(self, number):
+        """Give the descriptor of a pass."""
+        offset = self.task.program.descriptors[number]
+        return self.memory[offset : offset + DESCRIPTOR_BYTES].tobytes()
+
+    def fields(self, number):
+        """Give all fields of a pass."""
+        return unpack(self.raw(number))
+
+    def areas(self, number):
+        """Give the names of what a pass reads and writes."""
+        fields = self.fields(number)
+        tables = TABLES if fields["kind"] == Kind.CONVOLVE else ()
+        return [*tables, *(name for name in MAPS if name != "add" or fields["residual"])]
+
+    def area(self, number, name):
+        """Give the place and the bytes of an area, as whole beats."""
+        step, fields = self.steps[number], self.fields(number)
+        if name in TABLES:
+            size = len(step.data[name])
+        else:
+            loops = {"input": step.input, "add": step.residual, "output": step.output}[name]
+            size = loops.end - loops.offset
+        return fields[f"{name}_offset"], size + -size % self.config.cols
+
+    def private(self, number, name):
+        """Give an area of a pass a place of its own: the fields that say so, and its bytes."""
+        offset, size = self.area(number, name)
+        place = self.store(self.memory[offset : offset + size].tobytes())
+        changes = {f"{name}_offset": place}
+        if name == "output":
+            changes |= {"output_low": place, "output_high": place + size}
+        return changes, place, size
+
+    def attack(self, name, number, changes=(), *, raw=None, codes=(), **options):
+        """Give the program with one pass broken: other fields, or another descriptor."""
+        broken = pack(self.fields(number) | dict(changes)) if raw is None else raw
+        table = [self.raw(step) for step in range(len(self.steps))]
+        table[number] = broken
+        fields = unpack(broken)
+        return Attack(
+            name=f"{name} of pass {number}",
+            descriptors=self.store(b"".join(table), DESCRIPTOR_BYTES),
+            layer=number,
+            low=fields["output_low"],
+            high=fields["output_high"],
+            codes=frozenset(codes),
+            **options,
+        )
+
+    # --- Jobs -------------------------------------------------------------------------------------
+
+    def start(self, descriptors, **options):
+        """Give the job that runs as many descriptors as the program has."""
+        writes = [
+            ("BASE_LOW", BASE & 0xFFFF_FFFF),
+            ("BASE_HIGH", BASE >> 32),
+            ("SIZE_LOW", len(self.image)),
+            ("TIMEOUT", options.pop("limit", 0x10000)),
+            ("COUNT", options.pop("count", len(self.steps))),
+            ("DESCRIPTORS", descriptors),
+            ("STATUS", execute.CLEAR),
+            ("CONTROL", execute.START),
+        ]
+        given = {"writes": writes, "reads": READS, "reset": False, "timeout": PATIENCE}
+        given["strict"] = False
+        return CoreJob(**given | options)
+
+    def good(self, **options):
+        """Give the job that runs the program itself."""
+        return self.start(self.task.program.descriptors[0], **options)
+
+    def first(self, rng):
+        """Give the first job of a process, the program itself in a slow memory or a fast one."""
+        return self.good(reset=True, image=self.image, guard=self.guard, **random_stress(rng))
+
+    @property
+    def guard(self):
+        """Bytes that any pass of the program may write."""
+        fields = [self.fields(number) for number in range(len(self.steps))]
+        low = min(each["output_low"] for each in fields)
+        return low, max(each["output_high"] for each in fields)
+
+
+class Judge:
+    """Follows the memory from job to job, and fails when it should."""
+
+    def __init__(self, bed, *, races=False):
+        self.bed = bed
+        self.races = races
+        self.memory = None
+        self.final = None
+
+    def good(self, outcome, name):
+        """Look at a run of the program, after something of a name."""
+        self.rules(outcome, name)
+        bed, status = self.bed, outcome.registers["STATUS"]
+        assert status == 0b1010, f"{name}: STATUS is {status:#x} after the next run"
+        promised = {key: sum(getattr(s, beats) for s in bed.steps) for key, beats in BEATS.items()}
+        promised["LAYER_COUNT"] = len(bed.steps)
+        assert {key: outcome.registers[key] for key in promised} == promised, name
+        (memory,) = outcome.memory
+        size = bed.task.program.size
+        if self.final is None:
+            differ = bed.task.program.mismatches(memory, bed.task.values)
+            assert not any(differ.values()), differ
+            self.final, self.memory = memory[:size].copy(), memory
+        assert np.array_equal(memory[:size], self.final), f"{name}: the next run differs"
+        self.unchanged(memory, name)
+
+    def attack(self, outcome, attack):
+        """Look at a run that went wrong; give its error, None if it did not."""
+        self.rules(outcome, attack.name)
+        status, name = outcome.registers["STATUS"], attack.name
+        code = error_of(outcome)
+        assert status & 0b1111 == (0b1100 if code else 0b1010) | attack.silent, (name, status)
+        assert not attack.codes or code in attack.codes, (name, code)
+        steps = self.bed.steps
+        if code is not None:
+            where = (outcome.registers["ERROR_LAYER"], outcome.registers["LAYER_COUNT"])
+            assert where == (attack.layer, attack.layer), name
+            detail = attack.detail or 0
+            if attack.detail is not None or code is not ErrorCode.DESCRIPTOR:
+                assert outcome.registers["ERROR_DETAIL"] == detail, name
+        ranges = [(attack.low, attack.high)]
+        if code is None:  # the passes behind it worked on what it has written
+            ranges += [(s.fields["output_low"], s.fields["output_high"]) for s in steps]
+        self.unchanged(outcome.memory[0], name, ranges)
+        return code
+
+    def rules(self, outcome, name):
+        """Fail if a rule of AXI or of the bench was broken."""
+        broken = {rule for fault in outcome.faults for rule in fault.rules}
+        assert broken <= ({RACE} if self.races else set()), (name, outcome.faults)
+        assert not outcome.responses, name
+
+    def unchanged(self, memory, name, ranges=()):
+        """Compare the memory with what it was before."""
+        changed = memory != self.memory
+        for low, high in ranges:
+            changed[low:high] = False
+        where = np.flatnonzero(changed)
+        assert not len(where), f"{name}: {len(where)} bytes from {where[0]} on have changed"
+        self.memory = memory
+
+
+def error_of(outcome: CoreOutcome) -> ErrorCode | None:
+    """Give the error that STATUS tells."""
+    status = outcome.registers["STATUS"]
+    return ErrorCode(status >> 8 & 0x1F) if status >> 2 & 1 else None
+
+
+def random_stress(rng):
+    """Give stalls and timing of a memory."""
+    most = float(rng.choice([0, 0, 0.3, 0.7]))
+    timing = Timing(
+        read_latency=int(rng.choice([1, 5, 40])),
+        write_latency=int(rng.choice([1, 20])),
+        read_rate=int(rng.choice([1, 4, 4, 4])),
+        write_rate=int(rng.choice([1, 4, 4, 4])),
+        outstanding=int(rng.choice([1, 16, 16])),
+    )
+    return {
+        "stalls": {channel: float(rng.choice([0, most])) for channel in CHANNELS},
+        "timing": timing,
+        "seed": int(rng.integers(1 << 30)),
+    }
+
+
+def withstand(bed, built, attacks, rng, *, fresh=16, races=False):
+    """Run attacks, and the program itself after each; give the outcomes of the attacks.
+
+    A reset brings another stress now and then; all else goes on without one. What the memory
+    holds must be complete before. ``races`` says that a pass may read what it writes.
+    """
+    assert attacks
+    plan = []
+
+    def jobs():
+        plan.append(None)
+        yield bed.first(rng)
+        for number, attack in enumerate(attacks):
+            options = dict(attack.options)
+            if "inject" in options or number % fresh == fresh - 1:
+                options |= {"reset": True, "guard": bed.guard} | random_stress(rng) | options
+            plan.append(attack)
+            yield bed.start(attack.descriptors, **options)
+            plan.append(None)
+            reset = {"reset": True, **random_stress(rng)} if attack.silent else {}
+            yield bed.good(**reset)
+
+    judge, found = Judge(bed, races=races), []
+    name = "nothing"
+    try:
+        for number, outcome in enumerate(run_core_jobs(built, jobs())):
+            attack = plan[number]
+            if attack is None:
+                judge.good(outcome, name)
+            else:
+                name = attack.name
+                judge.attack(outcome, attack)
+                found.append(outcome)
+    except CspError as error:
+        raise AssertionError(f"{name}, or what follows: {error}") from error
+    assert len(found) == len(attacks)
+    return found
