@@ -6,7 +6,7 @@ ARGS   ?=
 SETUP   = @python="$$(sh tools/check_host.sh)" && "$$python" tools/environment.py $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak bench synth registers clean distclean host
+.PHONY: help demo test lint format soak bench synth registers firmware clean distclean host
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ bench: host $(VENV)/core.stamp ## speed of the co-simulation
 
 synth: host $(VENV)/synth.stamp ## FPGA synthesis: Fmax and area on an ECP5
 	$(PY) benchmarks/synthesis.py $(ARGS)
+
+firmware: host $(VENV)/core.stamp ## the network in firmware written in C, on the simulated core
+	@$(PY) -m sim firmware $(ARGS)
 
 registers: host $(VENV)/registers.stamp ## from registers.rdl: C header, Python map, documentation
 	$(PY) tools/registers.py --html build/registers

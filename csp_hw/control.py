@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control of the core: descriptor after descriptor, and what to do when one goes wrong."""
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,9 +13,21 @@ from csp_hw.register_map import ErrorCode
 
 #: Descriptors of one start.
 COUNT_BITS = 24
-#: Cycles in which nothing moves although everything was sent, before a stream counts as too short.
-SHORT_CYCLES = 4096
+#: Cycles, at least, after which a pass in which nothing moves, on the bus neither, never goes on.
+DEAD_CYCLES = 4096
+#: Cycles that the ports have to come to an end after an error before it is told nevertheless.
+STOP_CYCLES = 1 << 16
+#: Cycles until what was on its way inside the core stands where it is seen.
+SETTLE_CYCLES = 4
 TIMEOUT_BITS = 32
+
+
+def dead_cycles(config: CspConfig) -> int:
+    """Give the cycles after which a pass in which nothing moves never goes on.
+
+    Draining two tiles without a live lane takes 2 · rows · depth, and shows nowhere.
+    """
+    return max(DEAD_CYCLES, 4 * config.rows * config.depth)
 
 
 class Control(wiring.Component):
@@ -23,7 +35,13 @@ class Control(wiring.Component):
 
     After an error the ports first bring to an end what is on the bus (``stop`` until ``quiet``),
     then everything but the registers is reset (``flush``), so that the next start finds a clean
-    core. Abort goes the same way.
+    core. Abort goes the same way. If a port is still owed answers after ``STOP_CYCLES``, the error
+    is told, but ``busy`` stays high until they have come.
+
+    A pass is over when all its results are written and the datapath is at rest; what is left then
+    is too much (``STREAM_LONG``). If nothing moves for :func:`dead_cycles` and no port waits for
+    the memory, nothing ever will: words are missing (``STREAM_SHORT``) or, if all results are
+    written, nobody wants those that wait.
 
     Members
     -------
@@ -35,6 +53,8 @@ class Control(wiring.Component):
         How many; 0 is done at once.
     timeout : In(32)
         Cycles without any progress after which a pass is given up; 0: never.
+    begin : Out(1)
+        A start is heeded: ``start`` while not ``busy``.
     busy : Out(1)
     finished, done, failed : Out(1)
         High for a cycle: a descriptor is done; all are; one failed.
@@ -49,14 +69,14 @@ class Control(wiring.Component):
         The pass at work.
     launch : Out(1)
         Begin it.
-    working : In(1)
-        It is not done: the datapath or a port is at work.
+    working, writing : In(1)
+        It is not done: the datapath is at work, or not all results are written. Both rise at most
+        two cycles after ``launch``.
     left : In(1)
-        A word stands on a stream that a finished pass should have emptied.
-    fed : In(1)
-        All that the pass reads was sent to the datapath.
+        Something is there that a finished pass should have used up. It may be seen
+        ``SETTLE_CYCLES`` after the pass has finished.
     progress : In(1)
-        Something moved in this cycle.
+        Something moved.
     wrong_tiles : In(1)
         From the feeder.
     range_error, bus_error : In(1)
@@ -78,6 +98,7 @@ class Control(wiring.Component):
                 "descriptors": In(OFFSET_BITS),
                 "count": In(COUNT_BITS),
                 "timeout": In(TIMEOUT_BITS),
+                "begin": Out(1),
                 "busy": Out(1),
                 "finished": Out(1),
                 "done": Out(1),
@@ -90,8 +111,8 @@ class Control(wiring.Component):
                 "descriptor": Out(descriptor_layout()),
                 "launch": Out(1),
                 "working": In(1),
+                "writing": In(1),
                 "left": In(1),
-                "fed": In(1),
                 "progress": In(1),
                 "wrong_tiles": In(1),
                 "range_error": In(1),
@@ -109,8 +130,9 @@ class Control(wiring.Component):
         width = 8 * self.config.cols
         raw = Signal(8 * DESCRIPTOR_BYTES)
         beat = Signal(range(beats + 1))
-        wait = Signal(2)
-        quiet_cycles = Signal(TIMEOUT_BITS)
+        wait = Signal(range(SETTLE_CYCLES))
+        idle_cycles = Signal(TIMEOUT_BITS)
+        told = Signal()
         failure = Signal(ErrorCode)
         m.d.comb += [
             self.descriptor.eq(raw),
@@ -119,13 +141,18 @@ class Control(wiring.Component):
 
         # What may go wrong at any time while a descriptor is fetched or at work; the first counts.
         lost = Signal()
+        dead = Signal()
         aborting = Signal()
-        m.d.sync += aborting.eq((aborting | self.abort) & self.busy)
-        with m.If(self.progress):
-            m.d.sync += quiet_cycles.eq(0)
-        with m.Else():
-            m.d.sync += quiet_cycles.eq(quiet_cycles + 1)
-        m.d.comb += lost.eq((self.timeout != 0) & (quiet_cycles >= self.timeout))
+        m.d.sync += [
+            aborting.eq((aborting | self.abort) & self.busy),
+            idle_cycles.eq(idle_cycles + 1),
+        ]
+        with m.If(self.progress | (self.i.valid & self.i.ready)):
+            m.d.sync += idle_cycles.eq(0)
+        m.d.comb += [
+            lost.eq((self.timeout != 0) & (idle_cycles >= self.timeout)),
+            dead.eq(self.quiet & (idle_cycles >= dead_cycles(self.config))),
+        ]
         for condition, code in reversed(
             (
                 (aborting, ErrorCode.ABORTED),
@@ -139,11 +166,12 @@ class Control(wiring.Component):
                 m.d.comb += failure.eq(code)
 
         def fail(code):
-            m.d.sync += [self.code.eq(code), self.detail.eq(0)]
+            m.d.sync += [self.code.eq(code), self.detail.eq(0), idle_cycles.eq(0), told.eq(0)]
             m.next = "stop"
 
         with m.FSM() as fsm:
             with m.State("idle"), m.If(self.start):
+                m.d.comb += self.begin.eq(1)
                 m.d.sync += [
                     self.code.eq(ErrorCode.NONE),
                     self.detail.eq(0),
@@ -152,7 +180,7 @@ class Control(wiring.Component):
                 ]
                 m.next = "next"
             with m.State("next"):
-                m.d.sync += [beat.eq(0), wait.eq(0), quiet_cycles.eq(0)]
+                m.d.sync += [beat.eq(0), wait.eq(0), idle_cycles.eq(0)]
                 with m.If(self.layer == self.count):
                     m.d.comb += self.done.eq(1)
                     m.next = "idle"
@@ -177,7 +205,7 @@ class Control(wiring.Component):
                 m.d.sync += wait.eq(wait + 1)
                 with m.If(wait == 3):
                     m.d.comb += self.launch.eq(~check.wrong)
-                    m.d.sync += quiet_cycles.eq(0)
+                    m.d.sync += [wait.eq(0), idle_cycles.eq(0)]
                     m.next = "settle"
                     with m.If(check.wrong):
                         fail(ErrorCode.DESCRIPTOR)
@@ -185,29 +213,36 @@ class Control(wiring.Component):
             with m.State("settle"):  # `working` follows `launch`
                 m.next = "run"
             with m.State("run"):
-                with m.If(~self.working):
-                    m.d.comb += self.finished.eq(1)
-                    m.d.sync += [
-                        self.layer.eq(self.layer + 1),
-                        self.fetch.payload.eq(self.fetch.payload + DESCRIPTOR_BYTES),
-                    ]
-                    m.next = "next"
-                    with m.If(self.left):
-                        m.d.comb += self.finished.eq(0)
-                        m.d.sync += self.layer.eq(self.layer)
-                        fail(ErrorCode.STREAM_LONG)
-                with m.Elif(self.fed & (quiet_cycles >= SHORT_CYCLES)):
-                    fail(ErrorCode.STREAM_SHORT)
+                with m.If(~self.working & ~self.writing):
+                    m.next = "end"
+                with m.Elif(dead):
+                    fail(Mux(self.writing, ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG))
                 with m.If(failure != ErrorCode.NONE):
-                    m.d.comb += self.finished.eq(0)
-                    m.d.sync += self.layer.eq(self.layer)
                     fail(failure)
+            with m.State("end"):
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(failure != ErrorCode.NONE):
+                    fail(failure)
+                with m.Elif(wait == SETTLE_CYCLES - 1):
+                    with m.If(self.left):
+                        fail(ErrorCode.STREAM_LONG)
+                    with m.Else():
+                        m.d.comb += self.finished.eq(1)
+                        m.d.sync += [
+                            self.layer.eq(self.layer + 1),
+                            self.fetch.payload.eq(self.fetch.payload + DESCRIPTOR_BYTES),
+                        ]
+                        m.next = "next"
             with m.State("stop"):
                 m.d.comb += self.stop.eq(1)
+                m.d.sync += idle_cycles.eq(idle_cycles + 1)
                 with m.If(self.quiet):
                     m.next = "flush"
+                with m.Elif((idle_cycles >= STOP_CYCLES) & ~told):
+                    m.d.comb += self.failed.eq(1)
+                    m.d.sync += told.eq(1)
             with m.State("flush"):
-                m.d.comb += [self.stop.eq(1), self.flush.eq(1), self.failed.eq(1)]
+                m.d.comb += [self.stop.eq(1), self.flush.eq(1), self.failed.eq(~told)]
                 m.next = "idle"
         m.d.comb += self.busy.eq(~fsm.ongoing("idle"))
         return m

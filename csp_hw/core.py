@@ -1,7 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core: registers and memory ports around the datapath; all that software needs."""
 
-from amaranth import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Module,
+    Mux,
+    ResetSignal,
+    Signal,
+    Value,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -79,8 +89,14 @@ class Core(wiring.Component):
         m.submodules.registers = registers = RegisterFile(config)
         m.submodules.control = control = Control(config)
 
-        # All that a failure resets.
-        flush = ResetInserter(control.flush)
+        # All that a failure resets: a clock domain of its own, since the modules that the datapath
+        # instantiates take their reset from a domain.
+        m.domains.flushed = ClockDomain(local=True)
+        m.d.comb += [
+            ClockSignal("flushed").eq(ClockSignal()),
+            ResetSignal("flushed").eq(ResetSignal() | control.flush),
+        ]
+        flush = DomainRenamer("flushed")
         datapath = Datapath(config, hierarchical=self.hierarchical)
         addresses = PassAddresses(config)
         tables = ReadManager(beat, [FETCH_DEPTH, *(TABLE_DEPTHS[name] for name in TABLES)])
@@ -153,23 +169,20 @@ class Core(wiring.Component):
             ]
 
         # How the pass goes.
-        fed = Signal()
-        issued = Signal()
-        moved = {name: source.valid & source.ready for name, source in sources.items()}
-        moved["results"] = datapath.results.valid & datapath.results.ready
-        m.d.sync += issued.eq(datapath.counters.issued[0])
-        m.d.comb += [
-            fed.eq(
-                ~addresses.reading
-                & Cat(reader.idle for reader in readers).all()
-                & ~Cat(source.valid for source in sources.values()).any()
-            ),
-            control.fed.eq(fed),
-            control.working.eq(datapath.busy | addresses.writing | ~results.idle),
-            control.left.eq(~fed | datapath.results.valid | results.left),
+        transfers = [*sources.values(), datapath.results]
+        transfers += [*(reader.axi.r for reader in readers), results.axi.w, results.axi.b]
+        left = [source.valid for source in (*sources.values(), datapath.results)]
+        left += [~reader.idle for reader in readers]
+        left += [addresses.reading, datapath.left, results.left]
+        m.d.sync += [
+            control.working.eq(datapath.busy),
+            control.writing.eq(addresses.writing | ~results.idle),
+            control.left.eq(Cat(left).any()),
             control.progress.eq(
-                Cat(moved.values()).any() | (issued != datapath.counters.issued[0])
+                Cat(port.valid & port.ready for port in transfers).any() | datapath.moves
             ),
+        ]
+        m.d.comb += [
             control.wrong_tiles.eq(datapath.error),
             control.quiet.eq(Cat(port.quiet for port in (*readers, results)).all()),
         ]
@@ -189,10 +202,10 @@ class Core(wiring.Component):
             hardware.error_detail.detail.eq(control.detail),
             hardware.layer.index.eq(control.layer),
         ]
-        self._count(m, control, datapath, moved, (tables, maps, residuals, results), hardware)
+        self._count(m, control, datapath, (tables, maps, residuals, results), hardware)
         return m
 
-    def _count(self, m, control, datapath, moved, ports, hardware) -> None:
+    def _count(self, m, control, datapath, ports, hardware) -> None:
         """Count cycles and beats since the start; hand on the engine's counters."""
         tables, maps, residuals, results = ports
         beats = {
@@ -206,9 +219,9 @@ class Core(wiring.Component):
         for name, event in counted.items():
             count = Signal(32, name=name)
             m.d.comb += hardware[name].value.eq(count)
-            m.d.sync += count.eq(Mux(control.start, 0, count + event))
+            m.d.sync += count.eq(Mux(control.begin, 0, count + event))
         cycles = Signal(64, name="core_cycles")
-        m.d.sync += cycles.eq(Mux(control.start, 0, cycles + control.busy))
+        m.d.sync += cycles.eq(Mux(control.begin, 0, cycles + control.busy))
         m.d.comb += Cat(hardware.core_cycles_low.value, hardware.core_cycles_high.value).eq(cycles)
         for name, layout in datapath.counters.shape():
             counter = datapath.counters[name]

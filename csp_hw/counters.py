@@ -110,7 +110,8 @@ class Counters(wiring.Component):
     -------
     clear : In(1)
     events : In
-        1 a cycle for each counter that counts it; ``saturations`` and ``MACS`` may be more.
+        1 a cycle for each counter that counts it; ``saturations`` and ``MACS`` may be more. They
+        are counted a cycle later, as is ``clear``, since what stalls an engine is known late.
     counters : Out
     """
 
@@ -127,9 +128,12 @@ class Counters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        events = Signal.like(self.events)
+        clear = Signal()
+        m.d.sync += [events.eq(self.events), clear.eq(self.clear)]
         for name in COUNTERS:
-            with m.If(self.clear):
+            with m.If(clear):
                 m.d.sync += self.counters[name].eq(0)
             with m.Else():
-                m.d.sync += self.counters[name].eq(self.counters[name] + self.events[name])
+                m.d.sync += self.counters[name].eq(self.counters[name] + events[name])
         return m

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The datapath of the core: beats of memory in, beats of results out, one pass at a time."""
 
-from amaranth import Module, ResetInserter, Signal, Value
+from amaranth import Cat, Module, ResetInserter, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -52,6 +52,12 @@ class Datapath(wiring.Component):
     results : Out(stream)
     busy : Out(1)
         The pass is at work. Its last results may still be on offer when it falls.
+    left : Out(1)
+        Words are here that the pass has not used. When ``busy`` is low, at most a cycle later:
+        some are left over.
+    moves : Out(1)
+        Something went on in the cycle before. All that may take long without a transfer on a port
+        is: counts that are scanned, products, lanes and padding that are walked over.
     error : Out(1)
         The feeder found the list of tiles wrong and stopped.
     counters : Out
@@ -69,6 +75,8 @@ class Datapath(wiring.Component):
                 **{name: In(beats) for name in READS},
                 "results": Out(beats),
                 "busy": Out(1),
+                "left": Out(1),
+                "moves": Out(1),
                 "error": Out(1),
                 "counters": Out(counters_layout()),
             }
@@ -108,6 +116,7 @@ class Datapath(wiring.Component):
             engine.layer.payload.residual.mult.eq(descriptor.residual_mult),
             engine.layer.payload.residual.shift.eq(descriptor.residual_shift),
             feeder.tile_count.eq(descriptor.tiles),
+            feeder.chunks.eq(descriptor.chunks),
             feeder.period.eq(descriptor.period),
             pooler.pool.kind.eq(descriptor.pool),
             pooler.pool.images.eq(descriptor.images),
@@ -169,15 +178,18 @@ class Datapath(wiring.Component):
                 pooler.i.valid.eq(self.inputs.valid),
             ]
 
-        m.d.comb += [
-            self.busy.eq(
-                pending
-                | ~engine.idle
-                | feeder.busy
-                | count_store.busy
-                | weight_store.busy
-                | pooler.busy
+        issued = Signal()
+        inside = (engine.counts, engine.weights, engine.activations, engine.results)
+        moved = Cat(port.valid & port.ready for port in inside).any()
+        m.d.sync += [
+            issued.eq(engine.counters.issued[0]),
+            self.moves.eq(
+                moved | (issued != engine.counters.issued[0]) | feeder.moves | pooler.moves
             ),
+        ]
+        m.d.comb += [
+            self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
+            self.left.eq(engine.kept | count_store.busy | weight_store.busy),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),
         ]

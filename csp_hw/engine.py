@@ -68,6 +68,8 @@ class Engine(wiring.Component):
         See :mod:`csp_hw.counters`.
     idle : Out
         No layer is at work: all tiles of the last one are computed and their results taken.
+    kept : Out
+        Weights, activations or a residual were taken that no tile has used yet.
     """
 
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
@@ -86,6 +88,7 @@ class Engine(wiring.Component):
                 "results": Out(stream.Signature(results_layout(config))),
                 "counters": Out(counters_layout()),
                 "idle": Out(1),
+                "kept": Out(1),
             }
         )
 
@@ -111,6 +114,7 @@ class Engine(wiring.Component):
         m.d.comb += [
             sequencer.working.eq(issuer.open | drain.busy | output.busy),
             self.idle.eq(sequencer.idle),
+            self.kept.eq((run_buffer.available != 0) | (row_buffer.available != 0) | output.given),
             skip.taps.eq(layer.taps),
             skip.period.eq(layer.period),
             skip.position_words.eq(layer.position_words),

@@ -172,6 +172,7 @@ def signals(config: CspConfig, top: Top = Top.ENGINE) -> dict[str, Any]:
         described[f"{name}__ready"] = {"direction": backward, "width": 1}
     described["counters"] = {"direction": "output", **_fields(counters_layout())}
     described["idle"] = {"direction": "output", "width": 1}
+    described["kept"] = {"direction": "output", "width": 1}
     return {
         "format": FORMAT,
         "top": TOP,

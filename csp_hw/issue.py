@@ -203,6 +203,11 @@ class Issuer(wiring.Component):
 
         # The next block; the first of a tile needs the tile's command and a free place.
         command = self.tiles.payload
+        # Whether K · I fits a half, for each I: known long before a tile comes.
+        fits = Signal(config.max_interleave + 1)
+        m.d.sync += fits.eq(
+            Cat(self.chunks * n <= config.half_depth for n in range(config.max_interleave + 1))
+        )
         starts_tile = Signal()
         command_overlaps = Signal()
         place_free = Signal()
@@ -210,7 +215,7 @@ class Issuer(wiring.Component):
         arriving = self.blocks.payload
         m.d.comb += [
             starts_tile.eq(~tile_open | self.finished_valid),
-            command_overlaps.eq(self.chunks * command.interleave <= config.half_depth),
+            command_overlaps.eq(fits.bit_select(command.interleave, 1)),
             place_free.eq(Mux(command_overlaps, ~occupied.bit_select(~half, 1), occupied == 0)),
             load.eq(
                 (~block_valid | block_done)

@@ -249,6 +249,8 @@ class OutputStage(wiring.Component):
         Drained words and result words. ``i.payload`` addresses a memory: drive it from registers.
     busy
         A live word was accepted and not all of its results have left.
+    given
+        A residual was taken whose live word has not come.
     """
 
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
@@ -264,6 +266,7 @@ class OutputStage(wiring.Component):
                 "i": In(stream.Signature(ports.sums_layout(config))),
                 "o": Out(stream.Signature(ports.results_layout(config))),
                 "busy": Out(1),
+                "given": Out(1),
             }
         )
 
@@ -330,7 +333,7 @@ class OutputStage(wiring.Component):
         # A live word waits in the first stage for its residual, and is launched with it.
         add = self.layer.residual
         waiting, waiting_next = Signal(), Signal()
-        given, given_next = Signal(), Signal()
+        given, given_next = self.given, Signal()
         added = Signal(self.residual.payload.shape(), reset_less=True)
         launch = Signal()
         do_residual = self.residual.valid & self.residual.ready

@@ -117,6 +117,28 @@ def generate(
         typer.echo(f"wrote {path}")
 
 
+@app.command("compile")
+def compile_(
+    file: NetworkFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    preset: PresetName = PRESET,
+    images: ImageCount = IMAGES,
+) -> None:
+    """Make a network a program for software in C."""
+    from csp_algo import container
+    from csp_hw import config as csp_config
+    from sim import firmware as csp_firmware
+
+    config = csp_config.preset(preset)
+    program, files = csp_firmware.compile_files(container.load(file), config, images, output)
+    for path in files:
+        typer.echo(f"wrote {path}")
+    typer.echo(
+        f"{len(program.passes)} descriptors, a window of {program.size:,} bytes, "
+        f"{len(program.constants):,} of them constant"
+    )
+
+
 @app.command()
 def demo(
     images: ImageCount = IMAGES,
@@ -154,7 +176,7 @@ def run_network(
         int | None, typer.Option(help="Bytes a cycle of each memory port, if not whole beats.")
     ] = None,
 ) -> None:
-    """Run a whole network on the core: each layer's output is the next one's input."""
+    """Run a whole network on the core, layer after layer."""
     from rich.console import Console
 
     from sim import run as csp_run
@@ -169,6 +191,34 @@ def run_network(
         rate=rate,
     )
     if not csp_run.run(options, Console()):
+        raise typer.Exit(EXIT_MISMATCH)
+
+
+@app.command()
+def firmware(
+    images: ImageCount = IMAGES,
+    preset: PresetName = PRESET,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path(
+        "build/firmware"
+    ),
+    latency: Annotated[int, typer.Option(min=0, help="Of the memory, in cycles.")] = 20,
+    network: OtherNetwork = None,
+    data: OtherData = None,
+) -> None:
+    """Run the example's firmware in C on the generated Verilog."""
+    from rich.console import Console
+
+    from sim import demo as csp_demo
+    from sim import firmware as csp_firmware
+
+    options = csp_demo.Options(
+        images=images,
+        preset=preset,
+        simulator=Simulator.VERILATOR.value,
+        network=network or csp_demo.NETWORK,
+        data=data or csp_demo.IMAGES,
+    )
+    if not csp_firmware.run(options, output, Console(), latency=latency):
         raise typer.Exit(EXIT_MISMATCH)
 
 

@@ -7,7 +7,7 @@ from amaranth import Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.config import CspConfig
+from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.feeder import lines
 from csp_hw.feeder.gate import TileGate
 from csp_hw.feeder.intake import TileIntake
@@ -38,8 +38,8 @@ class FeedError(enum.IntEnum):
     """Why the feeder stopped."""
 
     NONE = 0
-    INTERLEAVE = 1  # a tile's I is 0 or larger than max_interleave
-    ORDER = 2  # a tile begins before the end of the one before
+    INTERLEAVE = 1  # a tile's I is 0 or larger than max_interleave, or I · K than depth
+    ORDER = 2  # a tile begins before the end of the one before, or behind the map
     RING = 3  # a tile needs more slots than the ring has
 
 
@@ -85,8 +85,8 @@ class Feeder(wiring.Component):
         A pass starts; only if not ``busy``.
     feed : In
         Its geometry, from the cycle of ``start`` until the pass ends; so are
-    tile_count, period : In
-        its tiles, and T.
+    tile_count, chunks, period : In
+        its tiles, K and T.
     i : In(stream)
         images · height · width · beats of the map, in the order image, y, x, beat.
     entries : In(stream)
@@ -99,6 +99,8 @@ class Feeder(wiring.Component):
         I words a surviving tap. Padding and dead lanes are 0.
     busy : Out(1)
         Not all of the pass has come in and gone out.
+    moves : Out(1)
+        A lane was walked over in the cycle before, of a tile or between tiles.
     error : Out(1)
         Something is wrong; the feeder has stopped, or will, and needs a reset.
     error_code : Out
@@ -113,6 +115,7 @@ class Feeder(wiring.Component):
                 "start": In(1),
                 "feed": In(feed_layout(config)),
                 "tile_count": In(TILE_BITS),
+                "chunks": In(COUNT_BITS),
                 "period": In(range(config.max_period + 1)),
                 "i": In(stream.Signature(results_layout(config))),
                 "entries": In(stream.Signature(entry_layout())),
@@ -120,6 +123,7 @@ class Feeder(wiring.Component):
                 "tiles": Out(stream.Signature(tile_layout(config))),
                 "activations": Out(stream.Signature(activations_layout(config))),
                 "busy": Out(1),
+                "moves": Out(1),
                 "error": Out(1),
                 "error_code": Out(2),
             }
@@ -166,9 +170,11 @@ class Feeder(wiring.Component):
         wiring.connect(m, intake.spans, gate.spans)
         wiring.connect(m, walker.tiles, wiring.flipped(self.tiles))
         m.d.comb += [
+            intake.chunks.eq(self.chunks),
             windows.lane.eq(walker.lane),
             walker.release.eq(windows.release),
             gate.walked.eq(walker.walked),
+            self.moves.eq(walker.moves),
         ]
 
         # The map.
@@ -224,7 +230,7 @@ class Feeder(wiring.Component):
         with m.If(~self.error):
             with m.If(intake.bad_interleave):
                 m.d.sync += self.error_code.eq(FeedError.INTERLEAVE)
-            with m.Elif(intake.bad_order):
+            with m.Elif(intake.bad_order | walker.beyond):
                 m.d.sync += self.error_code.eq(FeedError.ORDER)
             with m.Elif(stuck == STUCK_CYCLES - 1):
                 m.d.sync += self.error_code.eq(FeedError.RING)

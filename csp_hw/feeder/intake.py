@@ -5,7 +5,7 @@ from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.config import CspConfig
+from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.feeder.layouts import constants_layout, row_bits, span_layout, walk_layout
 from csp_hw.ports import GROUP_BITS, TILE_BITS, entry_layout
 
@@ -21,6 +21,8 @@ class TileIntake(wiring.Component):
         A layer starts. Only after all tiles of the one before were handed on.
     tile_count : In
         The layer's entries; no more are taken.
+    chunks : In
+        K: of the layer, each of a tile's I pixels has so many partial sums.
     open : In(1)
         ``constants`` are there; entries are handed on.
     constants : In
@@ -28,7 +30,8 @@ class TileIntake(wiring.Component):
     walks, spans : Out(stream)
         Each tile for the walker and for the reader, which take it each in its own time.
     bad_interleave, bad_order : Out(1)
-        An entry's I is 0 or too large; its first group is one of the tile before it or lower.
+        An entry's I is 0 or too large, for the array or for K; its first group is one of the tile
+        before it or lower.
     """
 
     def __init__(self, config: CspConfig):
@@ -37,6 +40,7 @@ class TileIntake(wiring.Component):
             {
                 "start": In(1),
                 "tile_count": In(TILE_BITS),
+                "chunks": In(COUNT_BITS),
                 "open": In(1),
                 "constants": In(constants_layout(config)),
                 "entries": In(stream.Signature(entry_layout())),
@@ -71,6 +75,7 @@ class TileIntake(wiring.Component):
                 {
                     "group": unsigned(GROUP_BITS),
                     "interleave": range(config.max_interleave + 1),
+                    "sums": range(config.max_interleave << COUNT_BITS),
                     "gap": unsigned(GROUP_BITS),
                     "end": unsigned(GROUP_BITS + 1),
                 }
@@ -89,6 +94,7 @@ class TileIntake(wiring.Component):
             m.d.sync += [
                 measured.group.eq(entry.group),
                 measured.interleave.eq(entry.interleave),
+                measured.sums.eq(entry.interleave[: len(measured.interleave)] * self.chunks),
                 measured.gap.eq(gap),
                 measured.end.eq(entry.group + entry.interleave),
                 end.eq(entry.group + entry.interleave),
@@ -97,6 +103,12 @@ class TileIntake(wiring.Component):
             ]
         with m.If(entry_taken | measured_taken):
             m.d.sync += measured_valid.eq(entry_taken)
+
+        # A PE must hold all its sums.
+        crowded = Signal()
+        m.d.comb += crowded.eq(measured_valid & (measured.sums > config.depth))
+        with m.If(crowded):
+            m.d.sync += self.bad_interleave.eq(1)
 
         # What it needs; then both may have it.
         walk = Signal(walk_layout(config))
@@ -111,6 +123,7 @@ class TileIntake(wiring.Component):
                 measured_valid
                 & self.open
                 & ~bad
+                & ~crowded
                 & (~waiting[0] | self.walks.ready)
                 & (~waiting[1] | self.spans.ready)
             ),

@@ -34,6 +34,10 @@ class LaneWalker(wiring.Component):
         The last lane of a group is written in this cycle.
     release : In(1)
         A group of lanes need not be kept any longer.
+    moves : Out(1)
+        A lane was walked over in the cycle before.
+    beyond : Out(1)
+        A tile begins behind the map; stays until reset.
     idle : Out(1)
         All commands of the tiles that were walked are taken.
     """
@@ -50,6 +54,8 @@ class LaneWalker(wiring.Component):
                 "lane": Out(lane_layout(config)),
                 "walked": Out(1),
                 "release": In(1),
+                "moves": Out(1),
+                "beyond": Out(1),
                 "idle": Out(1),
             }
         )
@@ -128,6 +134,9 @@ class LaneWalker(wiring.Component):
             m.d.sync += in_images.eq(0)
         with m.If(self.begin):
             m.d.sync += in_images.eq(1)
+        m.d.sync += self.moves.eq(step)
+        with m.If(step & ~in_images & (~keeping | ((pixel == 0) & row[0]))):
+            m.d.sync += self.beyond.eq(1)
         for walk, axis, go_on, back in (
             (x_walk, self.constants.x, step, column.last),
             (y_walk, self.constants.y, line_done, line.last),

@@ -80,6 +80,8 @@ class Pooler(wiring.Component):
         Words of the map and of the pooled map.
     busy
         Not all words of the map were taken, or not all results have left.
+    moves
+        A word of the map or of the padding went through in the cycle before.
     """
 
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
@@ -92,6 +94,7 @@ class Pooler(wiring.Component):
                 "i": In(stream.Signature(results_layout(config))),
                 "o": Out(stream.Signature(results_layout(config))),
                 "busy": Out(1),
+                "moves": Out(1),
             }
         )
 
@@ -133,6 +136,7 @@ class Pooler(wiring.Component):
         m.d.comb += [
             leaves.eq(step.valid & step.x_ends & step.y_ends),
             self.busy.eq(walker.busy | step.valid | (free != CREDITS)),
+            self.moves.eq(step.valid),
         ]
         m.d.sync += [
             free.eq(free - leaves + (self.o.valid & self.o.ready)),

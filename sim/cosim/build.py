@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cocotb
@@ -195,36 +195,77 @@ class _Interpreted:
     def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
         tell("compiling for Icarus Verilog", 0.5)
         command = [str(self.tool.iverilog), "-g2012", "-s", top, "-o", IMAGE]
-        _run([*command, *files], folder, "Icarus Verilog cannot read the Verilog")
+        run([*command, *files], folder, "Icarus Verilog cannot read the Verilog")
 
 
-class _Verilated:
-    """Verilator and a C++ compiler."""
+class Translator:
+    """Verilator and a C++ compiler: from Verilog to objects.
 
-    def __init__(self, trace: bool) -> None:
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of Verilator.
+    trace : bool
+        Whether what is made shall be able to write a waveform.
+
+    Attributes
+    ----------
+    compiler : Compiler
+    kind : str
+        Tells what it makes at a glance.
+    library_key : str
+        Tells apart all that the run-time library depends on.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, trace: bool = False) -> None:
         self.verilator = toolchain.find_verilator()
         self.compiler = toolchain.find_compiler()
-        self.trace = trace
         self.kind = "trace" if trace else "verilator"
         self.flags = [STANDARD, "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TIMING=0"]
         self.flags += [f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_VCD={trace:d}", "-DVM_TRACE_FST=0"]
         self.flags += ["-DVM_TRACE_SAIF=0", "-w"]
         include = self.verilator.root / "include"
         self.flags += [f"-I{include}", f"-I{include / 'vltstd'}"]
-        self.libraries = Path(cocotb_tools.config.libs_dir)
-        self.main = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
-        self.arguments = [*VERILATE, *(["--trace-vcd"] if trace else [])]
+        self.arguments = [*arguments, *(["--trace-vcd"] if trace else [])]
         tools = [self.verilator.version, str(self.verilator.root), self.compiler.version]
         self.library_key = json.dumps([tools, self.compiler.command, self.flags, OPTIMISE_LIBRARY])
-        design = [self.arguments, OPTIMISE_FAST, OPTIMISE_SLOW, cocotb.__version__]
-        self.key = json.dumps([self.library_key, design, str(self.libraries)])
 
-    def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
+    def objects(
+        self,
+        folder: Path,
+        top: str,
+        files: list[str],
+        tell: Report,
+        *,
+        slow: Sequence[Path] = (),
+        more: Units | None = None,
+    ) -> list[Path]:
+        """Translate Verilog in a folder, and compile it in ``objects`` below; give the objects.
+
+        Parameters
+        ----------
+        folder : Path
+        top : str
+            Module.
+        files : list of str
+            Verilog in the folder.
+        tell : callable
+            Told what is being done.
+        slow : sequence of Path
+            C++ that is compiled with what runs once.
+        more : mapping of str to unit, optional
+            Other C++, by names that no other unit has.
+
+        Raises
+        ------
+        CspError
+            A tool fails.
+        """
         objects = folder / "objects"
         tell("translating with Verilator", 0.05)
         command = [str(self.verilator.binary), *self.arguments, "--top-module", top]
         command += ["--Mdir", str(objects), *files]
-        _run(
+        run(
             command,
             folder,
             "Verilator cannot translate the Verilog",
@@ -237,19 +278,14 @@ class _Verilated:
             f"verilated-{self.kind}-{cache.digest([self.library_key, *map(str, library)])}",
             lambda target: self._compile(library_units, target, tell, (0.2, 0.5)),
         )
-        fast, slow = (
+        fast, late = (
             [Path(path) for kind, paths in sources.items() if kind in kinds for path in paths]
             for kinds in (("classes_fast", "support_fast"), ("classes_slow", "support_slow"))
         )
         units = {f"fast{n}": (part, OPTIMISE_FAST) for n, part in enumerate(_shares(fast))}
-        units["slow"] = ([*slow, self.main], OPTIMISE_SLOW)
-        self._compile(units, objects, tell, (0.5, 0.95))
-        tell("linking", 0.95)
-        linked = [*objects.glob("*.o"), *made.glob("*.o")]
-        command = [*self.compiler.command, "-o", EXECUTABLE, *sorted(map(str, linked))]
-        command += [f"-L{self.libraries}", f"-Wl,-rpath,{self.libraries}", "-lcocotbvpi_verilator"]
-        _run([*command, "-lpthread"], folder, "the simulator cannot be linked")
-        shutil.rmtree(objects)
+        units["slow"] = ([*late, *slow], OPTIMISE_SLOW)
+        self._compile({**units, **(more or {})}, objects, tell, (0.5, 0.95))
+        return sorted([*objects.glob("*.o"), *made.glob("*.o")])
 
     def _compile(
         self, units: Units, target: Path, tell: Report, share: tuple[float, float]
@@ -267,7 +303,7 @@ class _Verilated:
             unit.write_text("".join(f'#include "{source}"\n' for source in sources))
             command = [*self.compiler.command, level, *self.flags, f"-I{target}"]
             command += ["-c", str(unit), "-o", str(target / f"{name}.o")]
-            _run(command, target, "the C++ compiler fails")
+            run(command, target, "the C++ compiler fails")
             with lock:
                 done += 1
                 tell(f"compiled {done} of {len(units)}", begin + (end - begin) * done / len(units))
@@ -281,6 +317,25 @@ class _Verilated:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+class _Verilated(Translator):
+    """What Verilator makes together with cocotb."""
+
+    def __init__(self, trace: bool) -> None:
+        super().__init__(VERILATE, trace=trace)
+        self.libraries = Path(cocotb_tools.config.libs_dir)
+        self.main = Path(cocotb_tools.config.share_dir) / "lib" / "verilator" / "verilator.cpp"
+        design = [self.arguments, OPTIMISE_FAST, OPTIMISE_SLOW, cocotb.__version__]
+        self.key = json.dumps([self.library_key, design, str(self.libraries)])
+
+    def make(self, folder: Path, top: str, files: list[str], tell: Report) -> None:
+        objects = self.objects(folder, top, files, tell, slow=[self.main])
+        tell("linking", 0.95)
+        command = [*self.compiler.command, "-o", EXECUTABLE, *map(str, objects)]
+        command += [f"-L{self.libraries}", f"-Wl,-rpath,{self.libraries}", "-lcocotbvpi_verilator"]
+        run([*command, "-lpthread"], folder, "the simulator cannot be linked")
+        shutil.rmtree(folder / "objects")
 
 
 def _shares(sources: list[Path]) -> list[list[Path]]:
@@ -301,10 +356,16 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(
+def run(
     command: list[str], folder: Path, failure: str, environment: dict[str, str] | None = None
 ) -> None:
-    """Run a tool; put the line that says why it failed into the error."""
+    """Run a tool in a folder.
+
+    Raises
+    ------
+    CspError
+        It fails, with the line that says why.
+    """
     try:
         result = subprocess.run(
             command,

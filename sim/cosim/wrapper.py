@@ -87,7 +87,8 @@ def _lines(config: CspConfig) -> Iterator[str]:
     for name in ("cycle", "started", "finished", "quiet"):
         yield f"  reg [{CYCLE_BITS - 1}:0] {name} = 0;"
     yield f"  wire [{len(STREAMS) - 1}:0] valid, ready;"
-    yield "  wire idle;"
+    yield "  wire now_idle;"
+    yield "  reg idle;  // a cycle late, when the counters are complete"
     # The reset is part of the logic of every register of Amaranth's: straight from a variable that
     # is written outside, that logic would be evaluated for every call and not for every clock edge.
     # It starts low: in Icarus no `always @*` runs before something in it has changed.
@@ -151,6 +152,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
     yield ""
     yield f"  assign valid = {{{', '.join(f'{name}_valid' for name in reversed(STREAMS))}}};"
     yield f"  assign ready = {{{', '.join(f'{name}_ready' for name in reversed(STREAMS))}}};"
+    yield "  always @(posedge clk) idle <= now_idle;"
     yield "  always @(posedge clk)"
     yield "    if (reset) begin"
     yield "      cycle <= 0;"
@@ -170,7 +172,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
 
     yield ""
     yield f"  {TOP} engine ("
-    yield "      .clk(clk), .rst(reset), .idle(idle), .counters(counters),"
+    yield "      .clk(clk), .rst(reset), .idle(now_idle), .kept(), .counters(counters),"
     yield "      .positions__payload(), .positions__valid(), .positions__ready(1'b1),"
     for name, layout in layouts.items():
         beat = f"{name}_beat[{layout.size - 1}:0]"

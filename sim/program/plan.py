@@ -6,16 +6,13 @@ import contextlib
 import dataclasses
 import math
 
-import numpy as np
-
 from csp_algo.errors import CspError, located
 from csp_algo.network import Concat, Layer, Network, Node, Pool
 from csp_hw.config import CspConfig
-from sim.grid import Grid
 from sim.program.filters import Part, layer_layout, split_filters
 from sim.program.layout import Layout
 from sim.program.pooling import PoolWindow, pool_window, pool_windows
-from sim.program.windows import Window, cut_window, strips, whole_window, windows
+from sim.program.windows import Window, cost, cut_window, strips, whole_window, windows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +151,7 @@ class _Planner:
                 Step(
                     part=part,
                     windows=windows(
-                        layer.geometry, len(part.beats), part.matrix.filters, config, self._images
+                        layer.geometry, len(part.beats), part.matrix, config, self._images
                     ),
                 )
                 for part in parts
@@ -184,8 +181,7 @@ class _Planner:
     def _pooled(self, layer: Layer, step: Step, node: Pool) -> Step | None:
         """Give filters with the pooling behind them, in as few strips as possible.
 
-        None if more strips cost more cycles of the array than a pooling on its own would take to
-        read the map.
+        None if more strips cost more than to write the map and to read it again.
         """
         config, images, part = self._config, self._images, step.part
         shape = layer.geometry.out_shape
@@ -196,16 +192,11 @@ class _Planner:
             pools = [pool_window(node, shape, part.chunks, out) for out in strips(width, count)]
             fitted = cut_window(whole, [pool.columns for pool in pools], config, images)
             if fitted is not None:
-                found = dataclasses.replace(step, windows=fitted, pools=tuple(pools))
-                more = self._cycles(found) - self._cycles(step)
                 beats = images * shape[0] * shape[1] * len(part.chunks)
-                return found if more <= beats else None
+                now, before = (
+                    cost(parts, part.matrix, config, images) for parts in (fitted, step.windows)
+                )
+                if now > before + 2 * beats:
+                    return None
+                return dataclasses.replace(step, windows=fitted, pools=tuple(pools))
         return None
-
-    def _cycles(self, step: Step) -> int:
-        """Give the steps of the array for some filters over all windows."""
-        grids = [
-            Grid.of(window.geometry, self._images, self._config.rows) for window in step.windows
-        ]
-        groups = sum(len(grid.live_groups()) for grid in grids)
-        return groups * int(step.part.matrix.counts.sum(dtype=np.int64))

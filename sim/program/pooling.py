@@ -13,8 +13,9 @@ from csp_hw.ports import POOL_COVER, PoolKind
 from sim.program.layout import Ints
 from sim.program.windows import reach, strips
 
-#: Windows that overlap are at most this wide and high.
-OVERLAP_LIMIT = 3
+#: Windows that overlap along an axis are at most this long there; means that overlap downwards are
+#: at most this wide.
+OVERLAP_LIMIT, OVERLAP_WIDTH = 3, 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,15 @@ def pool_window(node: Pool, shape: Shape, beats: range, out: range) -> PoolWindo
         columns, (before, _) = reach(out, shape[1], node.kernel[1], node.stride[1], before)
     down = _axis(node, 0, range(height), range(shape[0]), node.padding[0])
     right = _axis(node, 1, out, columns, before)
-    overlap = down.stride < down.kernel or right.stride < right.kernel
-    if overlap and max(down.kernel, right.kernel) > OVERLAP_LIMIT:
+    for axis in (down, right):
+        if axis.stride < axis.kernel > OVERLAP_LIMIT:
+            raise CspError(
+                f"windows of {node.kernel} that overlap exceed {OVERLAP_LIMIT} along an axis"
+            )
+    average = isinstance(node, AvgPool)
+    if average and down.stride < down.kernel and right.kernel > OVERLAP_WIDTH:
         raise CspError(
-            f"windows of {node.kernel} that overlap exceed {OVERLAP_LIMIT} × {OVERLAP_LIMIT}"
+            f"means of {node.kernel} that overlap downwards exceed {OVERLAP_WIDTH} columns"
         )
     fields = {
         "pool": int(PoolKind.MAX if isinstance(node, MaxPool) else PoolKind.AVERAGE),

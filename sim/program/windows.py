@@ -2,16 +2,19 @@
 """Which part of a map a pass reads, so that what a tile needs fits the line buffer.
 
 A tile of I · rows positions needs every position from its first one plus the least tap to its
-last one plus the largest tap, in slots of ``rows`` positions. A map that is too wide for that is
-cut into strips of columns, which read the columns around them again. A vector that is too long for
-one slot is taken as a short line of pixels under a kernel of the same length: tap for tap the same
-sum.
+last one plus the largest tap. A map that is too wide for that is cut into strips of columns, which
+read the columns around them again. A vector that is too long for the line buffer is taken as a
+short line of pixels under a kernel of the same length: tap for tap the same sum.
 """
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from csp_algo.compress import CompressedMatrix
 from csp_algo.errors import CspError
 from csp_algo.geometry import KERNEL_LIMIT, TAP_LIMIT, Geometry
 from csp_hw.config import CspConfig
@@ -19,6 +22,8 @@ from sim.grid import Grid
 
 #: Strides of a convolution; their base-2 logarithms are what the feeder knows.
 STRIDES = (1, 2, 4)
+#: How many numbers of strips are tried, from the first that fits on.
+STRIP_TRIALS = 4
 #: Sides of a kernel.
 SIDES = range(1, KERNEL_LIMIT + 1)
 
@@ -91,11 +96,12 @@ def strips(size: int, count: int) -> list[range]:
     return [range(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
-def slots(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
-    """Give the slots of ``rows`` positions that the line buffer must hold for a tile.
+def held_positions(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
+    """Give the positions that the line buffer must hold for a tile.
 
     With a stride down, positions of a line are complete only when its last input line has come,
-    and for that its slots must be there up to the end.
+    and for that there must be room up to the end. Positions before the map, which padding reaches,
+    take room like others.
     """
     grid = Grid.of(geometry, images, rows)
     down, right = (stride.bit_length() - 1 for stride in geometry.stride)
@@ -104,12 +110,13 @@ def slots(geometry: Geometry, images: int, rows: int, interleave: int) -> int:
     first = (-top >> down) * grid.pitch + (-left >> right)
     last = interleave * rows - 1 + behind[0] * grid.pitch + behind[1]
     if down:
-        last += grid.pitch - 1
-    return min(last // rows - first // rows + 1, -(-grid.positions // rows))
+        # A tile begins at a multiple of rows, so its last place in a line has this remainder.
+        last += grid.pitch - 1 - last % math.gcd(rows, grid.pitch)
+    return min(last, grid.positions - 1) - first + 1
 
 
 def windows(
-    layer: Geometry, beats: int, filters: int, config: CspConfig, images: int
+    layer: Geometry, beats: int, matrix: CompressedMatrix, config: CspConfig, images: int
 ) -> tuple[Window, ...]:
     """Give the parts of the map that are computed one after the other.
 
@@ -118,8 +125,8 @@ def windows(
     layer : Geometry
     beats : int
         Beats of an input pixel that are read.
-    filters : int
-        Elements that are written.
+    matrix : CompressedMatrix
+        Weights of all elements that are written.
     config : CspConfig
     images : int
 
@@ -128,16 +135,37 @@ def windows(
     CspError
         The layer cannot be computed on this configuration.
     """
-    whole = whole_window(layer, beats, filters, config, images)
-    for form in (whole, *_folds(whole, config)):
-        fitted = _fit(form, config, images)
-        if fitted is not None:
-            return (fitted,)
-    for count in range(2, len(whole.outputs) + 1):
-        cut = cut_window(whole, strips(len(whole.outputs), count), config, images)
-        if cut is not None:
-            return cut
-    raise CspError(_why(whole, config, images))
+    whole = whole_window(layer, beats, matrix.filters, config, images)
+    if layer.kernel == (1, 1):
+        # Nothing around a tile: strips would save nothing.
+        for form in (whole, *_folds(whole, config)):
+            fitted = _fit(form, config, images)
+            if fitted is not None:
+                return (fitted,)
+    width = len(whole.outputs)
+    cuts = (cut_window(whole, strips(width, n), config, images) for n in range(1, width + 1))
+    fitting = itertools.islice((cut for cut in cuts if cut is not None), STRIP_TRIALS)
+    best = min(fitting, key=lambda cut: cost(cut, matrix, config, images), default=None)
+    if best is None:
+        raise CspError(_why(whole, config, images))
+    return best
+
+
+def cost(parts: Sequence[Window], matrix: CompressedMatrix, config: CspConfig, images: int) -> int:
+    """Estimate what windows cost: cycles of the array, and beats of memory but for the results."""
+    steps = int(matrix.counts.sum(dtype=np.int64))
+    largest = max(1, config.half_depth // matrix.chunks)
+    total = 0
+    for window in parts:
+        pixels = images * len(window.lines) * len(window.columns)
+        grid = Grid.of(window.geometry, pixels if window.fold > 1 else images, config.rows)
+        groups = len(grid.live_groups())
+        tiles = -(-groups // min(window.interleave, largest))
+        counts = window.geometry.taps // config.cols
+        again = tiles if window.geometry.taps > config.count_words * config.lookahead else 1
+        total += groups * steps + pixels * window.beats + counts * again
+        total += steps * (tiles if steps > config.weight_words else 1)
+    return total
 
 
 def whole_window(
@@ -211,20 +239,25 @@ def _slot_words(geometry: Geometry, cols: int) -> int:
     return geometry.in_shape[2] // cols * geometry.stride[0] * geometry.stride[1]
 
 
+def _ring_bits(geometry: Geometry, config: CspConfig) -> int:
+    """Give the base-2 logarithm of the most slots."""
+    return (config.line_words // _slot_words(geometry, config.cols)).bit_length() - 1
+
+
 def _fit(window: Window, config: CspConfig, images: int) -> Window | None:
     """Give the window with its largest I; none if no tile fits.
 
     The next tile should find room while one is computed, so that nothing waits for it.
     """
-    ring = config.line_words // _slot_words(window.geometry, config.cols)
-    if not ring:
+    if _slot_words(window.geometry, config.cols) > config.line_words:
         return None
     if window.fold > 1:
         images *= len(window.lines) * len(window.columns)
-    ring_bits = ring.bit_length() - 1
+    ring_bits = _ring_bits(window.geometry, config)
 
     def fits(interleave: int) -> bool:
-        return slots(window.geometry, images, config.rows, interleave) <= 1 << ring_bits
+        held = held_positions(window.geometry, images, config.rows, interleave)
+        return held <= config.rows << ring_bits
 
     if not fits(1):
         return None
@@ -260,11 +293,10 @@ def _why(window: Window, config: CspConfig, images: int) -> str:
             f"a pixel takes {words} words of each bank of the line buffer, "
             f"which has {config.line_words}"
         )
-    narrow = [
-        _strip(window, outputs) for outputs in strips(len(window.outputs), len(window.outputs))
-    ]
-    least = max(slots(strip.geometry, images, config.rows, 1) for strip in narrow)
+    width = len(window.outputs)
+    narrow = [_strip(window, outputs).geometry for outputs in strips(width, width)]
+    least = max(held_positions(strip, images, config.rows, 1) for strip in narrow)
     return (
-        f"one column of outputs needs {least} slots of {words} words, each bank of the line "
-        f"buffer has {config.line_words} words"
+        f"one column of outputs needs {least} positions of {words} words, the line buffer has "
+        f"{config.rows << _ring_bits(window.geometry, config)}"
     )

@@ -257,9 +257,9 @@ def test_compiler_that_fails(folder, tmp_path, monkeypatch):
 
 def test_silent_failure(tmp_path):
     with pytest.raises(CspError, match=r"^it fails: exit code 7$"):
-        module._run([str(tool(tmp_path, "quiet", "exit 7"))], tmp_path, "it fails")
+        module.run([str(tool(tmp_path, "quiet", "exit 7"))], tmp_path, "it fails")
     with pytest.raises(CspError, match=r"^it fails: cannot run .*none: No such file"):
-        module._run([str(tmp_path / "none")], tmp_path, "it fails")
+        module.run([str(tmp_path / "none")], tmp_path, "it fails")
 
 
 def test_found_again(monkeypatch):
@@ -272,7 +272,7 @@ def test_found_again(monkeypatch):
     def never(*_, **__):
         raise AssertionError("it was built already")
 
-    monkeypatch.setattr(module, "_run", never)
+    monkeypatch.setattr(module, "run", never)
     monkeypatch.setattr(module, "engine_verilog", never)
     assert build(TINY, report=never) == first
 

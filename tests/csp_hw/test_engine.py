@@ -251,6 +251,7 @@ class Run:
         """Offer layer after layer; look at the counters when each is done."""
         dut = self.dut
         cycles = results = 0
+        ended = None  # cycles of a layer that was done in the cycle before
         while len(self.reports) < len(self.layers):
             if self.taken < len(self.layers):
                 ctx.set(dut.layer.payload, self.layers[self.taken].command)
@@ -259,6 +260,11 @@ class Run:
                 dut.idle, dut.layer.ready, dut.results.valid, dut.results.ready, dut.counters
             )
             assert ready == idle
+            if ended is not None:
+                self.reports.append(Report(plain(counters), ended))
+                ended = None
+                if len(self.reports) == len(self.layers):
+                    break
             cycles += not idle
             results += valid & takes
             if not idle:
@@ -266,7 +272,7 @@ class Run:
             if self.taken:
                 layer = self.layers[self.taken - 1]
                 assert results == len(layer.words["results"]), "idle before the last result"
-                self.reports.append(Report(plain(counters), cycles))
+                ended = cycles
             cycles = results = 0
             self.taken += 1
 

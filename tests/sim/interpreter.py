@@ -209,8 +209,9 @@ class Core:
             for (size, kernel, stride), around in zip(sides, pads, strict=True)
         ]
         assert len(axes[1]) * d["pool_words"] <= config.pool_words
-        if any(stride < kernel for _, kernel, stride in sides):
-            assert max(kernel for _, kernel, _ in sides) <= 3
+        assert all(kernel <= max(stride, 3) for _, kernel, stride in sides)
+        if d["pool"] == PoolKind.AVERAGE and sides[0][1] > sides[0][2]:
+            assert sides[1][1] <= 4
         pixel = d["pool_words"] * config.cols
         x = words.reshape(d["images"], sides[0][0], sides[1][0], pixel)
         x = x.view(np.int8) if d["pool_signed"] else x
@@ -311,10 +312,10 @@ class LineBuffer:
         return np.where(inside, self.banks[position % rows, address, byte], np.uint8(0))
 
     def _fill(self, released):
-        """Take all input for which there is a slot, once positions below are released."""
+        """Take all input for which there is room, once positions below are released."""
         rows = self.config.rows
-        limit = max(0, released) // rows + self.ring
-        blocked = np.flatnonzero(self.l[self.filled :] // rows >= limit)
+        limit = released + rows * self.ring
+        blocked = np.flatnonzero(self.l[self.filled :] >= limit)
         stop = self.filled + int(blocked[0]) if len(blocked) else len(self.l)
         new = slice(self.filled, stop)
         slot = (self.l[new] // rows) % self.ring

@@ -60,7 +60,8 @@ def test_help_names_the_commands(capfd):
     assert csp("--help") == 0
     out = capfd.readouterr().out
     assert "Usage: csp " in out
-    for command in ("inspect", "repack", "generate", "demo", "run-tile"):
+    commands = ("inspect", "repack", "generate", "compile", "demo", "run", "firmware", "run-tile")
+    for command in commands:
         assert f"\n  {command} " in out
     assert "..." not in out.split("Commands:")[1]
 

@@ -363,6 +363,21 @@ def test_a_wide_map_is_cut_into_strips():
     assert len(set(starts)) == 1
 
 
+def test_strips_that_allow_larger_tiles_save_weights():
+    shape = (12, 28, 8)
+    network = network_of(shape, layer("l", "input", shape, 4, case="dense", **SAME))
+    sizes = {}
+    for weight_bytes in (256, 4096):
+        config = small(512, weight_bytes=weight_bytes)
+        program = check(network, config, images_for(network, 1))
+        sizes[weight_bytes] = [
+            (len(step.columns), max(tile.interleave for tile in step.schedule.tiles))
+            for step in program.passes
+        ]
+    # Weights that do not stay are read for each tile, and the whole map leaves room for I = 1.
+    assert sizes == {256: [(14, 4), (14, 4)], 4096: [(28, 1)]}
+
+
 def test_strips_of_a_residual():
     shape = (9, 30, 8)
     one = layer("l", "input", shape, 8, **SAME)
@@ -547,6 +562,7 @@ def test_a_map_that_others_read_is_written():
         ((9, 9), (4, 4), (4, 4), (0, 0, 0, 0), False),
         ((10, 11), (5, 5), (5, 6), (0, 0, 0, 0), False),
         ((4, 70), (1, 2), (1, 1), (0, 0, 0, 0), False),
+        ((9, 9), (3, 4), (2, 4), (1, 0, 1, 0), True),
     ],
 )
 def test_poolings(fuse, kind, size, kernel, stride, padding, ceil):
@@ -668,12 +684,12 @@ def test_too_much_memory_is_refused():
         (
             (9, 9, 400),
             {"kernel": (3, 3)},
-            "layer l: one column of outputs needs 3 slots of 100 words, .* has 256 words",
+            "layer l: one column of outputs needs 12 positions of 100 words, .* has 8",
         ),
         (
             (9, 9, 400),
             {"kernel": (11, 9), "padding": (2, 0, 2, 0), "case": "gaps"},
-            "layer l: one column of outputs needs 21 slots",
+            "layer l: one column of outputs needs 99 positions",
         ),
     ],
 )
@@ -695,7 +711,12 @@ def test_strips_of_padding_are_refused():
         (
             (9, 9, 2),
             {"kernel": (4, 3), "stride": (2, 3)},
-            r"pool p: windows of \(4, 3\) that overlap exceed 3 × 3",
+            r"pool p: windows of \(4, 3\) that overlap exceed 3 along an axis",
+        ),
+        (
+            (9, 9, 2),
+            {"kernel": (3, 5), "stride": (2, 5)},
+            r"pool p: means of \(3, 5\) that overlap downwards exceed 4 columns",
         ),
         (
             (64, 64, 2),

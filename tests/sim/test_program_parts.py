@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the compiler: loops, layouts, maps, windows and areas, each against plain loops."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csp_algo.compress import compress
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
@@ -18,7 +20,7 @@ from sim.program.layout import Layout
 from sim.program.loops import COUNT_LIMIT, RUN_LIMIT, LoopError, Loops, Steps
 from sim.program.maps import FeatureMap, pack_map, unpack_map
 from sim.program.memory import Areas, Region
-from sim.program.windows import reach, slots, strips, windows
+from sim.program.windows import held_positions, reach, strips, windows
 from tests.strategies import random_activations, random_geometry
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -159,11 +161,11 @@ def test_a_part_of_a_map_may_be_steps_apart():
 
 @settings(max_examples=150, deadline=None)
 @given(SEEDS, st.integers(1, 3), st.sampled_from([2, 4, 8]), st.integers(1, 4))
-def test_slots_are_enough_and_not_too_many(seed, images, rows, interleave):
+def test_what_a_tile_holds_is_enough_and_not_too_much(seed, images, rows, interleave):
     rng = np.random.default_rng(seed)
     geometry = random_geometry(rng, channels=1, groups=1, max_side=9)
     stride = tuple(int(step) for step in rng.choice([1, 2, 4], 2))
-    geometry = Geometry(**{**geometry.__dict__, "stride": stride})
+    geometry = dataclasses.replace(geometry, stride=stride)
     grid = Grid.of(geometry, images, rows)
     down, right = (step.bit_length() - 1 for step in stride)
     taps = [
@@ -171,20 +173,16 @@ def test_slots_are_enough_and_not_too_many(seed, images, rows, interleave):
         + ((s * geometry.dilation[1] - geometry.padding[1]) >> right)
         for r, s in np.ndindex(geometry.kernel)
     ]
-    total = -(-grid.positions // rows)
-    needed = []
-    for base in range(0, grid.positions, rows):
+    most = 0
+    # More lines than there are: somewhere a tile ends where a line begins.
+    for base in range(0, grid.positions + rows * grid.pitch, rows):
         first, last = base + min(taps), base + interleave * rows - 1 + max(taps)
         if down:
             # The line of the last position must be there as a whole.
             last = last // grid.pitch * grid.pitch + grid.pitch - 1
-        needed.append(last // rows - first // rows + 1)
-    got = slots(geometry, images, rows, interleave)
-    if down:
-        assert min(max(needed), total) <= got <= max(needed) + grid.pitch // rows + 1
-    else:
-        assert got == min(max(needed), total)
-    assert got <= total
+        most = max(most, last - first + 1)
+    held = held_positions(geometry, images, rows, interleave)
+    assert held == min(most, grid.positions - min(taps))
 
 
 def test_strips_cover_a_line():
@@ -205,10 +203,12 @@ def test_the_largest_ring_is_taken():
     same = {"kernel": (3, 3), "padding": (1, 1, 1, 1)}
     for channels, bits in ((4, 8), (8, 7), (12, 6), (20, 5)):
         geometry = Geometry(in_shape=(8, 8, channels), filters=4, **same)
-        (window,) = windows(geometry, channels // 4, 4, TINY, 1)
+        matrix = compress(np.ones((4, geometry.taps), dtype=np.int8), 4, 8)
+        (window,) = windows(geometry, channels // 4, matrix, TINY, 1)
         assert window.ring_bits == bits
     strided = Geometry(in_shape=(8, 8, 8), filters=4, stride=(4, 2), **same)
-    (window,) = windows(strided, 2, 4, TINY, 1)
+    matrix = compress(np.ones((4, strided.taps), dtype=np.int8), 4, 8)
+    (window,) = windows(strided, 2, matrix, TINY, 1)
     assert window.ring_bits == 4
 
 
