@@ -34,8 +34,8 @@ TABLES = ("params", "tiles", "counts", "weights")
 MAPS = ("input", "add", "output")
 #: CONTROL.abort, with the interrupt enabled.
 ABORT = 0b110
-#: Cycles in which all is over, whatever happens: some 20,000 of the program when memory is slow, and
-#: what docs/core.md promises of errors.
+#: Cycles in which all is over, whatever happens: some 20,000 of the program when memory is slow,
+#: and what docs/core.md promises of errors.
 PATIENCE = 100_000
 
 
