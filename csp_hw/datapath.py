@@ -88,7 +88,7 @@ class Datapath(wiring.Component):
         cols, lanes = config.cols, config.lookahead
         m.submodules.engine = engine = Engine(config, hierarchical=self.hierarchical)
         m.submodules.feeder = feeder = Feeder(config)
-        m.submodules.pooler = pooler = Pooler(config, hierarchical=self.hierarchical)
+        m.submodules.pooler = pooler = Pooler(config)
         regroup = WidthConverter if cols >= PARAM_BYTES else WidthGather
         m.submodules.params = params = regroup(8 * cols, 8 * PARAM_BYTES)
         entries = WidthConverter(8 * cols, 8 * ENTRY_BYTES)

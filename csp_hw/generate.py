@@ -2,16 +2,14 @@
 """From a configuration to a folder of Verilog that needs nothing else of this project.
 
 ============== ====================================================================================
-csp_core.v     the top, a module of that name; csp_engine.v, csp_stream.v: see :class:`Top`
+csp_engine.v   the accelerator; its top is the module ``csp_engine``
 config.json    the build-time parameters and the version of this generator
-signals.json   every port; where the fields lie in the ports of an engine, and in a descriptor
+signals.json   every port, and where its fields lie in it
 files.f        the sources, as command files of simulators and synthesisers list them
-csp_regs.h     the registers in C; not for an engine, which has none
 ============== ====================================================================================
 """
 
 import contextlib
-import enum
 import gc
 import importlib.metadata
 import json
@@ -22,50 +20,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil, verilog
-from amaranth.hdl import Shape, Value
+from amaranth.back import verilog
+from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import Out
 
 from csp_hw import ports
 from csp_hw.array import parts
 from csp_hw.config import ConfigError, CspConfig
 from csp_hw.core import Core
 from csp_hw.counters import counters_layout
-from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
 from csp_hw.engine import Engine
 from csp_hw.output import COLUMN_MODULE, OutputColumn
-from csp_hw.pool import pooler
-
-CONFIG, SIGNALS, FILES, REGISTERS = "config.json", "signals.json", "files.f", "csp_regs.h"
-#: Where the C header lies: in a checkout, and in an installed package.
-HEADERS = (Path(__file__).parents[1] / "drivers/c" / REGISTERS, Path(__file__).parent / REGISTERS)
-#: Version of config.json and signals.json.
-FORMAT = 1
-#: Up to so many words, memories of zeros keep their initial value in the Verilog.
-SMALL_WORDS = 64
-
-
-class Top(enum.StrEnum):
-    """What is generated."""
-
-    CORE = "core"
-    ENGINE = "engine"
-
-    @property
-    def module(self) -> str:
-        """Name of the Verilog module, and of the file without its ``.v``."""
-        return f"csp_{self.value}"
-
-    @property
-    def verilog(self) -> str:
-        """Name of the file."""
-        return f"{self.module}.v"
-
 
 #: Names of the tops.
-TOP, CORE = Top.ENGINE.module, Top.CORE.module
-TOPS: dict[Top, type[wiring.Component]] = {Top.CORE: Core, Top.ENGINE: Engine}
+TOP, CORE = "csp_engine", "csp_core"
+VERILOG, CONFIG, SIGNALS, FILES = "csp_engine.v", "config.json", "signals.json", "files.f"
+#: Version of config.json and signals.json.
+FORMAT = 1
 
 
 def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
@@ -87,7 +58,7 @@ def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
 
 def engine_verilog(config: CspConfig) -> str:
     """Give the engine as one text; the same for the same configuration, byte for byte."""
-    return top_verilog(config, Top.ENGINE)
+    return _verilog({**_repeated(config), TOP: Engine(config, hierarchical=True)})
 
 
 def core_verilog(config: CspConfig) -> str:
@@ -98,22 +69,12 @@ def core_verilog(config: CspConfig) -> str:
     ConfigError
         The configuration is that of an engine only.
     """
-    return top_verilog(config, Top.CORE)
+    return _verilog({**_repeated(config), CORE: Core(config, hierarchical=True)})
 
 
-def top_verilog(config: CspConfig, top: Top) -> str:
-    """Give a top as one text; the same for the same configuration, byte for byte.
-
-    Raises
-    ------
-    ConfigError
-        The configuration is that of an engine only, and another top is wanted.
-    """
-    # What stands in a design rows × cols, or cols times.
-    repeated = {**parts(config), COLUMN_MODULE: OutputColumn(config)}
-    if top is not Top.ENGINE:
-        repeated[pooler.COLUMN_MODULE] = pooler.column(config)
-    return _verilog({**repeated, top.module: TOPS[top](config, hierarchical=True)})
+def _repeated(config: CspConfig) -> dict[str, wiring.Component]:
+    """Give what stands in a design rows × cols, or cols times."""
+    return {**parts(config), COLUMN_MODULE: OutputColumn(config)}
 
 
 def _verilog(modules: dict[str, wiring.Component]) -> str:
@@ -122,47 +83,23 @@ def _verilog(modules: dict[str, wiring.Component]) -> str:
     What repeats is elaborated once, as a module of its own: neither the time nor the text grows
     with rows × cols. Source locations are paths of this machine, and half of the text.
     """
-    with _collector_paused(), _zeros_unsaid():
+    with _collector_paused():
         return "".join(
             verilog.convert(module, name=name, emit_src=False, strip_internal_attrs=True)
             for name, module in modules.items()
         )
 
 
-def _ports(component: wiring.Component) -> dict[str, Any]:
-    """Describe the ports of a top whose ports have no fields."""
-    return {
-        "__".join(map(str, path)): {
-            "direction": "output" if member.flow is Out else "input",
-            "width": len(Value.cast(value)),
-        }
-        for path, member, value in component.signature.flatten(component)
-    }
-
-
-def signals(config: CspConfig, top: Top = Top.ENGINE) -> dict[str, Any]:
+def signals(config: CspConfig) -> dict[str, Any]:
     """Give the map of ports: direction, width, and [offset, width, signed] of each field.
 
     Bit 0 is the least significant one. A field that is itself an array or a structure has its own
-    ``fields``; the elements of an array are named by their index. Only ports of the engine have
-    fields; other tops have ``descriptor``, the bit and the width of each field of a descriptor.
+    ``fields``; the elements of an array are named by their index.
     """
     described: dict[str, Any] = {
         "clk": {"direction": "input", "width": 1},
         "rst": {"direction": "input", "width": 1},
     }
-    if top is not Top.ENGINE:
-        return {
-            "format": FORMAT,
-            "top": top.module,
-            "ports": described | _ports(TOPS[top](config)),
-            "descriptor": {
-                "bytes": DESCRIPTOR_BYTES,
-                "fields": {
-                    name: {"bit": bit, "width": width} for name, (bit, width) in FIELDS.items()
-                },
-            },
-        }
     streams = stream_layouts(config) | {"positions": ports.position_layout(config)}
     for name, layout in streams.items():
         outward = name in ("results", "positions")
@@ -181,9 +118,7 @@ def signals(config: CspConfig, top: Top = Top.ENGINE) -> dict[str, Any]:
     }
 
 
-def generate(
-    config: CspConfig, directory: str | os.PathLike[str], top: Top = Top.CORE
-) -> list[Path]:
+def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]:
     """Write an accelerator; give the files.
 
     The folder appears complete or not at all. One that was generated before is replaced.
@@ -193,24 +128,21 @@ def generate(
     config : CspConfig
     directory : path
         Does not exist, is empty, or was made by this function and holds nothing else.
-    top : Top
 
     Raises
     ------
     ConfigError
-        The configuration is that of an engine only, or the folder holds something else, or it
-        cannot be written (disk full, no permission); the message names it.
+        The folder holds something else, or cannot be written (disk full, no permission); the
+        message names it.
     """
     target = Path(directory).absolute()
     _check_target(target)
     contents = {
-        top.verilog: top_verilog(config, top),
+        VERILOG: engine_verilog(config),
         CONFIG: _config_json(config),
-        SIGNALS: json.dumps(signals(config, top), indent=1) + "\n",
-        FILES: f"{top.verilog}\n",
+        SIGNALS: json.dumps(signals(config), indent=1) + "\n",
+        FILES: f"{VERILOG}\n",
     }
-    if top is not Top.ENGINE:
-        contents[REGISTERS] = _registers()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_folder(target, contents)
@@ -218,34 +150,6 @@ def generate(
         what = error.strerror or error
         raise ConfigError(f"cannot write {target}: {what}") from error
     return [target / name for name in contents]
-
-
-def _registers() -> str:
-    """Give the C header of the registers."""
-    return next(path for path in HEADERS if path.exists()).read_text(encoding="utf-8")
-
-
-class _Emitter(rtlil.ModuleEmitter):
-    """Amaranth's, but larger memories of zeros have no initial value."""
-
-    def emit_memory(self, cell_idx, cell):
-        if cell.depth <= SMALL_WORDS or any(cell.init):
-            super().emit_memory(cell_idx, cell)
-
-
-@contextlib.contextmanager
-def _zeros_unsaid() -> Iterator[None]:
-    """Let Amaranth say no zeros of memories.
-
-    It says each bit of each word: in a large core that is most of the time, and nearly all of the
-    text. No block reads what it has not written, and memories of FPGAs begin with zeros anyway.
-    """
-    emitter = rtlil.ModuleEmitter
-    rtlil.ModuleEmitter = _Emitter
-    try:
-        yield
-    finally:
-        rtlil.ModuleEmitter = emitter
 
 
 @contextlib.contextmanager
@@ -292,7 +196,7 @@ def _check_target(target: Path) -> None:
     if not target.is_dir():
         raise ConfigError(f"{target} exists and is no folder")
     names = {path.name for path in target.iterdir()}
-    ours = {*(top.verilog for top in Top), CONFIG, SIGNALS, FILES, REGISTERS}
+    ours = {VERILOG, CONFIG, SIGNALS, FILES}
     if not names:
         return
     if not names <= ours or not _is_ours(target / CONFIG):
