@@ -27,7 +27,7 @@ format: $(VENV)/test.stamp ## let ruff rewrite the sources
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-soak: host $(VENV)/test.stamp ## the long tests: 32x32 build, hundreds of random layers
+soak: host $(VENV)/test.stamp $(VENV)/models.stamp ## the long tests: 32x32, real networks, hundreds of random layers
 	$(PY) -m pytest -m soak --hypothesis-profile=soak $(ARGS)
 
 bench: host $(VENV)/core.stamp ## speed of the co-simulation

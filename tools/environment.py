@@ -4,6 +4,9 @@
 Usage: ``python tools/environment.py VENV core|test|synth|…``. Standard library only. Pip's own
 output is thousands of lines nobody reads: one line shows what it is at, and only if it fails is
 the end of its output printed. On success VENV/NAME.stamp is written, the file that make looks at.
+
+Packages of which only files are used are listed under ``[tool.csp.alone]`` in pyproject.toml, by
+extra: they are installed behind it, without what they depend on.
 """
 
 import collections
@@ -11,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 import venv
 from pathlib import Path
 
@@ -42,10 +46,23 @@ def describe(line: str) -> str | None:
     return f"{STEPS[words[0]]} {name}"
 
 
-def install(python: Path, requirement: str) -> int:
+def alone(project: str, extra: str) -> list[str]:
+    """Give the packages that an extra wants without their dependencies.
+
+    Parameters
+    ----------
+    project : str
+        The text of pyproject.toml.
+    extra : str
+    """
+    listed: list[str] = tomllib.loads(project)["tool"]["csp"]["alone"].get(extra, [])
+    return listed
+
+
+def install(python: Path, requirements: list[str]) -> int:
     """Run pip, showing one line that changes; give its exit code."""
     command = [str(python), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
-    command += ["--disable-pip-version-check", "--editable", requirement]
+    command += ["--disable-pip-version-check", *requirements]
     terminal = sys.stdout.isatty()
     tail: collections.deque[str] = collections.deque(maxlen=25)
     start = time.monotonic()
@@ -68,9 +85,8 @@ def install(python: Path, requirement: str) -> int:
         print("\r\033[K", end="", flush=True)
     if pip.returncode:
         sys.stderr.writelines(tail)
-        print(
-            f"csp: pip could not install {requirement} (its last lines are above)", file=sys.stderr
-        )
+        what = " ".join(requirements)
+        print(f"csp: pip could not install {what} (its last lines are above)", file=sys.stderr)
     return pip.returncode
 
 
@@ -88,7 +104,10 @@ def main(arguments: list[str]) -> int:
         # Without any stamp it was interrupted, or made by something else: begin anew.
         fresh = not any(folder.glob("*.stamp"))
         venv.create(folder, with_pip=True, clear=fresh, symlinks=os.name != "nt")
-        if install(python, requirement):
+        if install(python, ["--editable", requirement]):
+            return 2
+        files = alone((ROOT / "pyproject.toml").read_text(), extra)
+        if files and install(python, ["--no-deps", *files]):
             return 2
         for name in ("core", extra):  # every extra contains the core
             (folder / f"{name}.stamp").touch()

@@ -3,7 +3,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input
@@ -32,7 +31,10 @@ def photograph(side: int) -> npt.NDArray[np.int8]:
     CspError
         The package is not installed.
     """
-    with Image.open(package_file(*PHOTO)) as file:
+    file_name = package_file(*PHOTO)
+    from PIL import Image
+
+    with Image.open(file_name) as file:
         width, height = file.size
         least = min(width, height)
         left, top = (width - least) // 2, (height - least) // 2

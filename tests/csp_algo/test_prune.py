@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pruning of a whole float network."""
+
+import numpy as np
+import pytest
+
+from csp_algo.errors import CspError
+from csp_algo.geometry import Geometry
+from csp_algo.integers import ActDtype
+from csp_algo.network import Input, MaxPool
+from csp_algo.prune import prune
+from csp_algo.quantize import FloatLayer, FloatNetwork
+
+
+def float_network():
+    rng = np.random.default_rng(3)
+    source = Input(name="image", shape=(8, 8, 3), dtype=ActDtype.INT8, scale=1.0)
+    layers = []
+    name, shape = source.name, source.shape
+    for number, filters in enumerate((64, 96)):
+        geometry = Geometry(in_shape=shape, filters=filters, kernel=(3, 3), padding=(1, 1, 1, 1))
+        weights = rng.standard_normal((filters, shape[2], 3, 3))
+        layer = FloatLayer(
+            name=f"layer{number}",
+            input=name,
+            geometry=geometry,
+            weights=weights,
+            bias=np.zeros(filters),
+            relu=True,
+        )
+        layers.append(layer)
+        name, shape = layer.name, geometry.out_shape
+    pool = MaxPool(name="pool", input=name, kernel=(2, 2), stride=(2, 2))
+    return FloatNetwork(name="net", input=source, nodes=(*layers, pool))
+
+
+def test_pruning_is_a_cascade_of_the_asked_sparsity():
+    network = float_network()
+    pruned = prune(network, {"layer1": 0.7}, 32)
+    assert pruned.nodes[0] is network.nodes[0]
+    assert pruned.nodes[2] is network.nodes[2]
+    before, after = network.nodes[1].matrices[0], pruned.nodes[1].matrices[0]
+    assert abs((after == 0).mean() - 0.7) <= 0.01
+    np.testing.assert_array_equal(after[after != 0], before[after != 0])
+    # A chunk of a tap lives only if those before it do.
+    alive = (after.reshape(3, 32, -1) != 0).any(axis=1)
+    assert (alive[1:] <= alive[:-1]).all()
+    # And whole: what is zero is so for all its filters.
+    assert ((after.reshape(3, 32, -1) != 0).all(axis=1) == alive).all()
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ({"pool": 0.5}, "there is no layer pool to prune; there are: layer0, layer1"),
+        ({"layer0": 1.0}, "layer layer0: target sparsity must be 0 or more and below 1, not 1.0"),
+    ],
+)
+def test_what_cannot_be_pruned_is_told(targets, message):
+    with pytest.raises(CspError, match=f"^network net: {message}$"):
+        prune(float_network(), targets, 32)
