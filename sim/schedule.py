@@ -21,7 +21,7 @@ from csp_hw.config import CspConfig
 from csp_hw.ports import OutputType
 from sim.grid import Bools, Grid, Ints, Places
 from sim.model.cycles import Work, last_drain, start_up
-from sim.tiling import Tile, TileCosts, choose_tiles
+from sim.tiling import Arrival, Tile, TileCosts, choose_tiles
 
 Bytes = npt.NDArray[np.uint8]
 Maps = npt.NDArray[np.integer]
@@ -158,6 +158,7 @@ class Schedule:
         images: int,
         *,
         interleave: int | None = None,
+        arrival: Arrival | None = None,
     ) -> "Schedule":
         """Choose I and the tiles.
 
@@ -169,6 +170,8 @@ class Schedule:
         images : int
         interleave : int, optional
             Largest I, where something around the engine limits it further.
+        arrival : Arrival, optional
+            When the input comes, where it is not there from the beginning.
 
         Raises
         ------
@@ -189,6 +192,7 @@ class Schedule:
                 steps=int(matrix.counts.sum(dtype=np.int64)),
                 beats=-(-matrix.taps // config.lookahead),
                 words=WORDS_PER_CHUNK[layer.dtype],
+                arrival=arrival,
             )
             tiles = choose_tiles(grid.live_groups(), costs, interleave)
         return cls(layer=layer, group=group, config=config, grid=grid, tiles=tiles)

@@ -3,7 +3,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from csp_hw.config import CspConfig
 
 Ints = npt.NDArray[np.int64]
 
+#: See :func:`choose_tiles`.
+SPARE = 32
+
 
 class Tile(NamedTuple):
     """I groups that share each weight word: row p, pixel i has l = base + i · rows + p."""
@@ -20,6 +23,28 @@ class Tile(NamedTuple):
     number: int
     base: int
     interleave: int
+
+
+class Arrival(NamedTuple):
+    """When the input of a tile is there, if it enters at a beat a cycle.
+
+    Parameters
+    ----------
+    beats : int
+        Of the whole map.
+    positions : int
+        Of the grid on which pixels are numbered; the map's beats are taken to be spread evenly.
+    reach : int
+        How many positions behind a tile's last one its taps read.
+    """
+
+    beats: int
+    positions: int
+    reach: int
+
+    def cycles(self, end: int) -> int:
+        """Give the cycles until all is there that a tile up to position ``end`` − 1 reads."""
+        return min(end + self.reach, self.positions) * self.beats // self.positions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +62,8 @@ class TileCosts:
         Beats of the counts, ceil(J / L).
     words : int
         Result words of a chunk of a pixel.
+    arrival : Arrival, optional
+        If not all of the input is there from the beginning.
     """
 
     config: CspConfig
@@ -44,12 +71,14 @@ class TileCosts:
     steps: int
     beats: int
     words: int
+    arrival: Arrival | None = None
 
     def cycles(self, tiles: Sequence[Tile]) -> int:
         """Estimate the cycles of tiles, every lane live.
 
         Tiles take the halves of the accumulation buffer in turn. One computes as soon as its half
-        is drained, or both halves if it needs them; drains follow each other.
+        is drained, or both halves if it needs them, and its input is there; drains follow each
+        other.
         """
         free, half = [0, 0], 0
         computed = drained = 0
@@ -57,6 +86,9 @@ class TileCosts:
             half = 1 - half
             overlaps = self.config.overlaps(self.chunks, tile.interleave)
             start = max(computed, free[half] if overlaps else max(free))
+            if self.arrival is not None:
+                end = tile.base + tile.interleave * self.config.rows
+                start = max(start, self.arrival.cycles(end))
             computed = start + max(tile.interleave * self.steps, self.beats)
             length = self.config.rows * self.chunks * tile.interleave * self.words
             drained = max(computed, drained) + length
@@ -73,18 +105,31 @@ def choose_tiles(groups: Ints, costs: TileCosts, interleave: int | None = None) 
     each with a smaller last tile or with tiles of about equal size; the first of equals is taken.
     A tile holds consecutive groups only, so a gap between groups ends it. K ≤ depth. No I exceeds
     ``interleave``, if it is given.
+
+    Where the input is still arriving, a large tile waits long for its last pixel, while the array
+    idles. Then each smaller I makes plans, too; but it uses a weight less often, so it is taken
+    only if it saves more than 1/``SPARE``, and then the fewest tiles that do.
     """
     config, chunks = costs.config, costs.chunks
     largest = min(config.max_interleave, interleave or config.max_interleave)
     sizes = [min(space // chunks, largest) for space in (config.half_depth, config.depth)]
     segments = _segments(groups)
-    plans = [
-        _tiles(segments, size, config.rows, balanced=balanced)
-        for size in dict.fromkeys(sizes)
-        if size
-        for balanced in (False, True)
-    ]
-    return min(plans, key=costs.cycles)
+
+    def plans(sizes: Iterable[int]) -> list[tuple[Tile, ...]]:
+        return [
+            _tiles(segments, size, config.rows, balanced=balanced)
+            for size in dict.fromkeys(sizes)
+            if size
+            for balanced in (False, True)
+        ]
+
+    first = min(plans(sizes), key=costs.cycles)
+    if costs.arrival is None:
+        return first
+    smaller = sorted(plans(range(1, sizes[0])), key=len)
+    least = min(map(costs.cycles, [first, *smaller]))
+    limit = least + least // SPARE
+    return next(plan for plan in (first, *smaller) if costs.cycles(plan) <= limit)
 
 
 def _segments(groups: Ints) -> list[tuple[int, int]]:

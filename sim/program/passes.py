@@ -16,8 +16,9 @@ from sim.program.maps import FeatureMap
 from sim.program.places import Copy
 from sim.program.plan import Step
 from sim.program.pooling import PoolWindow
-from sim.program.windows import Window
+from sim.program.windows import Window, furthest
 from sim.schedule import Schedule
+from sim.tiling import Arrival
 
 #: Bytes of the parameters of a filter, and of an entry of the list of tiles.
 PARAMS_BYTES, TILE_BYTES = 8, 4
@@ -142,18 +143,23 @@ def convolution(step: Step, number: int, target: Target, config: CspConfig, imag
     if window.fold > 1:
         folded *= len(window.lines) * len(window.columns)
     view = part.view(window.geometry)
-    groups = Grid.of(window.geometry, folded, config.rows).positions // config.rows
+    grid = Grid.of(window.geometry, folded, config.rows)
+    groups = grid.positions // config.rows
     if groups >= 1 << GROUP_BITS:
         raise CspError(
             f"layer {view.name}: {groups} groups of {config.rows} positions, at most "
             f"{(1 << GROUP_BITS) - 1} are possible"
         )
-    schedule = Schedule.make(view, 0, config, folded, interleave=window.interleave)
-    each = schedule.words_per_chunk
     beats = range(part.beats.start, part.beats.start + window.beats)
+    source = target.source.loops(images, window.lines, window.columns, beats)
+    arrival = None
+    if int(view.matrices[0].counts.sum(dtype=np.int64)) <= config.weight_words:
+        # Else each tile reads all weights again, and the fewer tiles the better.
+        arrival = Arrival(source.total, grid.positions, furthest(window.geometry, grid))
+    schedule = Schedule.make(view, 0, config, folded, interleave=window.interleave, arrival=arrival)
+    each = schedule.words_per_chunk
     words = range(part.chunks.start * each, part.chunks.stop * each)
     columns = window.outputs if pool is None else pool.outputs
-    source = target.source.loops(images, window.lines, window.columns, beats)
     output = target.output.loops(images, range(target.output.shape[0]), columns, words)
     residual = None
     if target.residual is not None:

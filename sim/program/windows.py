@@ -106,13 +106,20 @@ def held_positions(geometry: Geometry, images: int, rows: int, interleave: int) 
     grid = Grid.of(geometry, images, rows)
     down, right = (stride.bit_length() - 1 for stride in geometry.stride)
     top, left, _, _ = geometry.padding
-    behind = (geometry.extent[0] - 1 - top >> down, geometry.extent[1] - 1 - left >> right)
     first = (-top >> down) * grid.pitch + (-left >> right)
-    last = interleave * rows - 1 + behind[0] * grid.pitch + behind[1]
+    last = interleave * rows - 1 + furthest(geometry, grid)
     if down:
         # A tile begins at a multiple of rows, so its last place in a line has this remainder.
         last += grid.pitch - 1 - last % math.gcd(rows, grid.pitch)
     return min(last, grid.positions - 1) - first + 1
+
+
+def furthest(geometry: Geometry, grid: Grid) -> int:
+    """Give how many positions behind a pixel's own one its taps read."""
+    down, right = (stride.bit_length() - 1 for stride in geometry.stride)
+    top, left, _, _ = geometry.padding
+    lines, columns = geometry.extent[0] - 1 - top >> down, geometry.extent[1] - 1 - left >> right
+    return lines * grid.pitch + columns
 
 
 def windows(

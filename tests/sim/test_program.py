@@ -378,6 +378,18 @@ def test_strips_that_allow_larger_tiles_save_weights():
     assert sizes == {256: [(14, 4), (14, 4)], 4096: [(28, 1)]}
 
 
+def test_tiles_are_small_where_weights_stay_and_the_input_is_awaited():
+    """A map of one tile would be read to its end before its first product."""
+    shape = (4, 4, 128)
+    network = network_of(shape, layer("l", "input", shape, 4, case="dense"))
+    sizes = {}
+    for weight_bytes in (512, 256):
+        config = small(4096, weight_bytes=weight_bytes)
+        (step,) = check(network, config, images_for(network, 1)).passes
+        sizes[step.fields["weights_resident"]] = [t.interleave for t in step.schedule.tiles]
+    assert sizes == {1: [1, 1, 1, 1], 0: [4]}
+
+
 def test_strips_of_a_residual():
     shape = (9, 30, 8)
     one = layer("l", "input", shape, 8, **SAME)
@@ -390,7 +402,7 @@ def test_strips_of_a_residual():
 
 def test_tiles_are_as_large_as_the_line_buffer_allows():
     network = network_of((6, 8, 8), layer("l", "input", (6, 8, 8), 4, **SAME))
-    images = images_for(network, 2)
+    images = images_for(network, 8)  # so that the wait for the first tile hardly counts
     # Two tiles and their surroundings: 9 + 2·4·I + 9 positions from −9 on.
     sizes = {}
     for size in (4096, 1024, 512, 256):

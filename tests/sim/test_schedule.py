@@ -17,7 +17,7 @@ from csp_hw.config import PRESETS, CspConfig
 from sim import golden
 from sim.grid import Grid
 from sim.schedule import Bound, Schedule
-from sim.tiling import Tile, TileCosts, choose_tiles
+from sim.tiling import SPARE, Arrival, Tile, TileCosts, choose_tiles
 from tests.strategies import CASES, random_activations, random_layer
 
 INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
@@ -388,6 +388,51 @@ def test_estimate_of_overlapping_tiles():
     assert apart.cycles(mixed) == (200 + 32) + (400 + 64) + (200 + 32)
     slow = dataclasses.replace(costs, steps=1)
     assert slow.cycles(tiles) == 7 + 3 * 4 * 2 * 4
+
+
+def arriving(steps, beats, groups=8, **options):
+    """Give costs for a map of so many groups of 4 positions, beats each."""
+    config = dataclasses.replace(TINY, depth=64, max_interleave=8)
+    arrival = Arrival(beats=4 * groups * beats, positions=4 * groups, reach=0)
+    options = {"chunks": 1, "beats": 1, "words": 1, "arrival": arrival, **options}
+    return TileCosts(config=config, steps=steps, **options)
+
+
+def test_a_tile_waits_for_its_input():
+    costs = arriving(steps=100, beats=25)
+    # 400 beats for each half of the map; then 400 products and 16 drained words.
+    assert costs.cycles((Tile(0, 0, 4), Tile(1, 16, 4))) == 400 + 400 + 400 + 16
+    # All of them, then all products.
+    assert costs.cycles((Tile(0, 0, 8),)) == 800 + 800 + 32
+    # With taps that reach two positions further, no more than the whole map.
+    far = dataclasses.replace(costs, arrival=costs.arrival._replace(reach=2))
+    assert far.cycles((Tile(0, 0, 4), Tile(1, 16, 4))) == 450 + 400 + 400 + 16
+
+
+def test_tiles_are_small_where_they_would_wait():
+    groups = np.arange(8)
+
+    def sizes(costs):
+        return [tile.interleave for tile in choose_tiles(groups, costs)]
+
+    # Input and products take the same time: tiles of one group wait for an eighth of the map.
+    assert sizes(arriving(steps=100, beats=25)) == 8 * [1]
+    # Less than 1/SPARE is to be saved, or nothing: a weight is used by all groups.
+    assert sizes(arriving(steps=10_000, beats=25)) == [8]
+    assert sizes(dataclasses.replace(arriving(steps=100, beats=25), arrival=None)) == [8]
+
+
+@settings(deadline=None)
+@given(SEEDS, st.integers(1, 40), st.integers(1, 300), st.integers(1, 100), st.integers(0, 50))
+def test_no_smaller_tiles_are_much_cheaper(seed, count, steps, beats, reach):
+    costs = arriving(steps, beats, count, chunks=1 + seed % 8)
+    costs = dataclasses.replace(costs, arrival=costs.arrival._replace(reach=reach))
+    groups = np.arange(count)
+    cost = costs.cycles(choose_tiles(groups, costs))
+    assert cost >= costs.arrival.beats
+    for size in range(1, 8):
+        limited = choose_tiles(groups, dataclasses.replace(costs, arrival=None), size)
+        assert cost <= costs.cycles(limited) * (1 + 1 / SPARE)
 
 
 # --- Bound and what is counted ---------------------------------------------------------------
