@@ -5,14 +5,33 @@ import dataclasses
 
 import numpy as np
 
+from csp_algo.integers import ActDtype
+from csp_hw import output
+from csp_hw.array import Array
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES
+from csp_hw.feeder.feeder import latency as feeder_latency
+from csp_hw.pool import pooler
 from sim.cosim.core.jobs import Timing
 from sim.program.passes import Pass
 
-#: Cycles besides the memory's: from the start through the descriptor's address, its checks and the
-#: pass's own addresses; from a beat to a product of it; from a sum to its beat on the port.
-BEGIN, ENTER, LEAVE = 24, 12, 9
+#: Cycles from the start through the descriptor's address, its checks and the pass's own addresses.
+BEGIN = 24
+#: From a port's beat to the feeder, and from the feeder's word to a product of it.
+READ, ISSUE = 3, 2
+#: From a result to its beat on the port, if it is alone.
+WRITE = 6
+
+
+def enter(config: CspConfig) -> int:
+    """Give the cycles from a beat of a map to a product of it."""
+    return READ + feeder_latency(config) + ISSUE
+
+
+def leave(config: CspConfig, dtype: ActDtype) -> int:
+    """Give the cycles from a request for a sum to its beat on the port."""
+    stage = output.INT32_LATENCY if dtype is ActDtype.INT32 else output.LATENCY
+    return Array.drain_latency(config) + stage + pooler.LATENCY + WRITE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +101,10 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
     descriptor = DESCRIPTOR_BYTES // config.cols
     begin = BEGIN + 2 * timing.read_latency + descriptor * read
     schedule = step.schedule
-    compute = drain = array = way = 0
-    load = 1
+    compute = drain = array = 0
+    # A pooling alone: from a beat of the map to one of the results.
+    load, last = 1, READ + pooler.LATENCY + WRITE
+    way = 0
     if schedule is not None:
         sizes = np.array([tile.interleave for tile in schedule.tiles], dtype=np.int64)
         computes = sizes * schedule.steps
@@ -92,8 +113,8 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
         drains = words + (sizes * config.rows - lanes) * schedule.matrix.chunks
         compute, drain = int(computes.sum()), int(drains.sum())
         array = int((computes.cumsum() + drains[::-1].cumsum()[::-1]).max())
-        way = config.rows + config.cols
-        load = first_beats(step, config)
+        load, way = first_beats(step, config), enter(config)
+        last = leave(config, schedule.layer.dtype)
     return PassBound(
         compute=compute,
         drain=drain,
@@ -102,8 +123,8 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
         tables=begin + (step.weight_beats - descriptor) * read,
         residual=begin + step.residual_beats * read,
         results=step.result_beats * write + timing.write_latency,
-        first=begin + load * read + ENTER,
-        last=way + LEAVE + timing.write_latency,
+        first=begin + load * read + way,
+        last=last + timing.write_latency,
     )
 
 

@@ -40,5 +40,6 @@ def photograph(side: int) -> npt.NDArray[np.int8]:
         left, top = (width - least) // 2, (height - least) // 2
         square = file.convert("RGB").crop((left, top, left + least, top + least))
         pixels = np.asarray(square.resize((side, side), Image.Resampling.BILINEAR))
-    units = np.rint((pixels[..., ::-1] - np.array(MEAN)) / SCALE)
-    return np.clip(units, -128, 127).astype(np.int8)[None]
+    units = np.rint((pixels[None, ..., ::-1] - np.array(MEAN)) / SCALE)
+    clipped: npt.NDArray[np.float64] = np.clip(units, -128, 127)
+    return clipped.astype(np.int8)
