@@ -43,12 +43,13 @@ class PassBound:
     compute : int
         Σ over tiles of I · Σn.
     drain : int
-        Σ over tiles of rows · K · I; for int32 a live lane takes four times as long.
+        Σ over tiles of rows · K · I; for int32 a live lane takes four times as long. Without the
+        dead lanes at the end.
     array : int
         Both, one behind the other: the tiles compute in turn, and drain in turn, each after it has
         computed. That takes max over n of Σ compute of tiles 0 … n + Σ drain of tiles n … last.
     inputs, tables, residual, results : int
-        Beats of each port at its rate.
+        Beats of each port at its rate; behind the input the drain of the last tile.
     first : int
         From the start until the first tile has what it needs.
     last : int
@@ -101,7 +102,7 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
     descriptor = DESCRIPTOR_BYTES // config.cols
     begin = BEGIN + 2 * timing.read_latency + descriptor * read
     schedule = step.schedule
-    compute = drain = array = 0
+    compute = drain = array = tail = 0
     # A pooling alone: from a beat of the map to one of the results.
     load, last = 1, READ + pooler.LATENCY + WRITE
     way = 0
@@ -111,15 +112,21 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
         words = schedule.result_words  # four a chunk of int32; a dead lane takes one cycle
         lanes = words // (schedule.matrix.chunks * schedule.words_per_chunk)
         drains = words + (sizes * config.rows - lanes) * schedule.matrix.chunks
+        # Nobody waits for the dead lanes behind the last result.
+        behind = int(schedule.live(schedule.tiles[-1]).ravel()[::-1].argmax())
+        drains[-1] -= behind * schedule.matrix.chunks
         compute, drain = int(computes.sum()), int(drains.sum())
         array = int((computes.cumsum() + drains[::-1].cumsum()[::-1]).max())
-        load, way = first_beats(step, config), enter(config)
+        load, way = tile_beats(step, 0), enter(config)
         last = leave(config, schedule.layer.dtype)
+        # The last tile is drained after the last beat that it needs.
+        unused = step.input_beats - tile_beats(step, -1)
+        tail = max(0, way + int(drains[-1]) - unused * read)
     return PassBound(
         compute=compute,
         drain=drain,
         array=array,
-        inputs=begin + step.input_beats * read,
+        inputs=begin + step.input_beats * read + tail,
         tables=begin + (step.weight_beats - descriptor) * read,
         residual=begin + step.residual_beats * read,
         results=step.result_beats * write + timing.write_latency,
@@ -128,11 +135,11 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
     )
 
 
-def first_beats(step: Pass, config: CspConfig) -> int:
-    """Give the beats of the map that the first tile of a convolution needs."""
-    fields, schedule = step.fields, step.schedule
+def tile_beats(step: Pass, number: int) -> int:
+    """Give the beats of the map that must have come before a tile of a convolution is read."""
+    fields, schedule, config = step.fields, step.schedule, step.config
     assert schedule is not None
-    tile = schedule.tiles[0]
+    tile = schedule.tiles[number]
     down = _reach(fields, "y", "h", "top")
     right = _reach(fields, "x", "w", "left")
     pitch, lines = fields["pitch"], fields["lines"]

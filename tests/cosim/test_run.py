@@ -12,11 +12,13 @@ from csp_algo.errors import CspError
 from csp_hw.config import PRESETS
 from sim import cli, demo, execute
 from sim.cosim.core.jobs import Timing
-from sim.model.bound import pass_bound
+from sim.model.bound import pass_bound, tile_beats
 from sim.report.passes import broken_promises
 
 CONFIG = PRESETS["csp_8x8"]
 NAMES = ("fashion_mnist", "fashion_mnist_resnet8")
+#: Cycles of each pass that its bound does not have, at most.
+FIXED = 110
 
 
 def path_of(name):
@@ -70,7 +72,10 @@ def test_every_input_is_read_once_and_the_bound_is_near(name, built):
             assert step.fields["kernel_h"] == step.fields["kernel_w"] == 1
         limit = pass_bound(step, timing).cycles
         assert limit <= run.cycles
-        if run.cycles > 4000:
+        # What the bound does not have: the last burst of results leaves when it is complete, the
+        # last line of a fused pooling after the map; then the end is noticed and told.
+        assert limit + 0.04 * run.cycles + FIXED >= run.cycles, step.title
+        if run.cycles > 20 * FIXED:
             assert limit / run.cycles >= 0.95, step.title
         cycles, bound = cycles + run.cycles, bound + limit
     assert bound / cycles >= 0.95
@@ -140,13 +145,12 @@ def test_bad_input(arguments, message, capsys):
     assert capsys.readouterr().err.startswith(message)
 
 
-def test_first_beats_are_those_of_the_first_tile():
+@pytest.mark.parametrize("number", [0, -1])
+def test_beats_of_a_tile(number):
     """Against a look at every pixel that the tile's taps touch."""
-    from sim.model.bound import first_beats
-
     for name in NAMES:
         for step in task_of(name, 2).program.passes:
-            fields, tile = step.fields, step.schedule.tiles[0]
+            fields, tile = step.fields, step.schedule.tiles[number]
             places = step.schedule.places(tile)
             last = 0
             for r, s in np.ndindex(fields["kernel_h"], fields["kernel_w"]):
@@ -156,4 +160,4 @@ def test_first_beats_are_those_of_the_first_tile():
                 inside &= (x >= 0) & (x < fields["width"])
                 pixel = (places.image * fields["height"] + y) * fields["width"] + x
                 last = max(last, int((pixel[inside] + 1).max(initial=0)))
-            assert last * fields["beats"] <= first_beats(step, CONFIG)
+            assert last * fields["beats"] <= tile_beats(step, number) <= step.input_beats
