@@ -35,6 +35,8 @@ pytestmark = pytest.mark.soak
 
 CONFIG = preset("csp_h_32x32")
 SPARSITY = 0.7
+#: Products of tiles from which on stalling streams would take too long.
+LONG = 50_000
 VGG16 = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv4_1", "conv4_2", "conv5_3")
 #: The first 7 × 7 with stride 2; 1 × 1 that reduce and expand (64 → 256), with and without
 #: residual and stride; 3 × 3; logits.
@@ -96,7 +98,10 @@ def test_the_resnet_is_the_one_that_onnxruntime_runs():
 
 
 def test_the_vgg_sees_edges():
-    """It was trained to: its second block with the package's own layer behind it finds them."""
+    """It was trained to: its second block with the package's own layer behind it finds them.
+
+    With channels or filters in another order it does not; rows and columns it cannot tell apart.
+    """
     import h5py
 
     image()
@@ -125,25 +130,23 @@ def some_tiles(schedule):
 def test_full_tiles_on_the_engine(fixture, names, request):
     network, picture = request.getfixturevalue(fixture)
     jobs = {job.layer.name: job for job in network_jobs(network, picture)[0]}
-    schedules = [some_tiles(Schedule.make(jobs[name].layer, 0, CONFIG, 1)) for name in names]
+    works = []
+    for number, name in enumerate(names):
+        schedule = some_tiles(Schedule.make(jobs[name].layer, 0, CONFIG, 1))
+        works.append((name, schedule, None))
+        if schedule.issued < LONG:
+            works.append((name, schedule, Stress.everywhere(0.2, number)))
     orders = [
-        job_of(
-            schedule,
-            jobs[name].inputs,
-            Stress.everywhere(0.2, number) if disturbed else None,
-            residual=jobs[name].residual,
-        )
-        for disturbed in (False, True)
-        for number, (name, schedule) in enumerate(zip(names, schedules, strict=True))
+        job_of(schedule, jobs[name].inputs, stress, residual=jobs[name].residual)
+        for name, schedule, stress in works
     ]
     outcomes = run_jobs(build(CONFIG), orders)
-    for number, outcome in enumerate(outcomes):
-        name, schedule = names[number % len(names)], schedules[number % len(names)]
+    for (name, schedule, stress), outcome in zip(works, outcomes, strict=True):
         wanted = np.concatenate(list(schedule.results(jobs[name].expected)))
         np.testing.assert_array_equal(outcome.words, wanted, err_msg=name)
         assert outcome.counters[SATURATIONS] == 0
         assert outcome.counters["useful_macs"] == useful(schedule)
-        if number < len(names):
+        if stress is None:
             assert outcome.counters[CYCLES] == cycles(CONFIG, schedule.work).cycles, name
 
 
