@@ -43,11 +43,11 @@ class PassBound:
     compute : int
         Σ over tiles of I · Σn.
     drain : int
-        Σ over tiles of rows · K · I; for int32 a live lane takes four times as long. Without the
-        dead lanes at the end.
+        Σ over tiles of rows · K · I; for int32 a live lane takes four times as long.
     array : int
         Both, one behind the other: the tiles compute in turn, and drain in turn, each after it has
-        computed. That takes max over n of Σ compute of tiles 0 … n + Σ drain of tiles n … last.
+        computed. That takes max over n of Σ compute of tiles 0 … n + Σ drain of tiles n … last,
+        less what dead lanes at the end take beside the last result's way to memory.
     inputs, tables, residual, results : int
         Beats of each port at its rate; behind the input the drain of the last tile.
     first : int
@@ -112,16 +112,18 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
         words = schedule.result_words  # four a chunk of int32; a dead lane takes one cycle
         lanes = words // (schedule.matrix.chunks * schedule.words_per_chunk)
         drains = words + (sizes * config.rows - lanes) * schedule.matrix.chunks
-        # Nobody waits for the dead lanes behind the last result.
-        behind = int(schedule.live(schedule.tiles[-1]).ravel()[::-1].argmax())
-        drains[-1] -= behind * schedule.matrix.chunks
         compute, drain = int(computes.sum()), int(drains.sum())
         array = int((computes.cumsum() + drains[::-1].cumsum()[::-1]).max())
         load, way = tile_beats(step, 0), enter(config)
         last = leave(config, schedule.layer.dtype)
+        # The last result is on its way to memory while the dead lanes behind it are drained.
+        behind = int(schedule.live(schedule.tiles[-1]).ravel()[::-1].argmax())
+        spared = last + timing.write_latency - Array.drain_latency(config)
+        spared = min(behind * schedule.matrix.chunks, spared)
+        array -= spared
         # The last tile is drained after the last beat that it needs.
         unused = step.input_beats - tile_beats(step, -1)
-        tail = max(0, way + int(drains[-1]) - unused * read)
+        tail = max(0, way + int(drains[-1]) - spared - unused * read)
     return PassBound(
         compute=compute,
         drain=drain,
