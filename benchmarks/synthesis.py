@@ -212,8 +212,8 @@ def version(command: str) -> str:
 def convert(component: wiring.Component, name: str) -> str:
     """Give a component as Verilog, as ``csp generate`` does.
 
-    Amaranth names the elements of an array ``\\a[0]``, as Yosys names the bits of ``a``; its
-    technology mapper then fails (Yosys issues 4349 and 4451), so they become ``\\a.0``.
+    Amaranth names the elements of an array ``a[0]``, as Yosys names the bits of ``a``; its
+    technology mapper then fails (Yosys issues 4349 and 4451), so they become ``a.0``.
     """
     text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
     return re.sub(r"\\\S+", lambda found: re.sub(r"\[(\d+)\]", r".\1", found[0]), text)
