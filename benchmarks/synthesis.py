@@ -79,7 +79,7 @@ class Design:
 
 
 def _array_parts(config: CspConfig) -> dict[str, wiring.Component]:
-    return {**array.parts(config), MULTIPLIER_MODULE: Ecp5Multiplier()}
+    return array.parts(config, Ecp5Multiplier)
 
 
 def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:

@@ -19,10 +19,12 @@ ROW_MODULE = "csp_row"
 DOWNWARD = ("acc_shift", "control", "drain", "weights", "sums", "saturations")
 
 
-def parts(config: CspConfig) -> dict[str, wiring.Component]:
+def parts(
+    config: CspConfig, multiplier: type[wiring.Component] = Multiplier
+) -> dict[str, wiring.Component]:
     """Give the Verilog modules that a hierarchical array instantiates, by name."""
     return {
-        MULTIPLIER_MODULE: Multiplier(),
+        MULTIPLIER_MODULE: multiplier(),
         PE_MODULE: ProcessingElement(config, hierarchical=True),
         ROW_MODULE: Row(config, hierarchical=True),
     }
