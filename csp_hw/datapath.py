@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The datapath of the core: beats of memory in, beats of results out, one pass at a time."""
 
-from amaranth import Cat, Module, ResetInserter, Signal, Value
+from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
 from csp_hw.counters import counters_layout
 from csp_hw.descriptor import FIELDS, Kind, descriptor_layout
-from csp_hw.engine import Engine
+from csp_hw.engine import ENGINE_MODULE, Engine, EngineSignature
 from csp_hw.feeder import Feeder
 from csp_hw.pool.pooler import Pooler
 from csp_hw.ports import (
@@ -17,14 +17,37 @@ from csp_hw.ports import (
     weights_layout,
 )
 from csp_hw.store import ReplayStore
+from csp_hw.util import join, part
 from csp_hw.width import WidthConverter, WidthGather
 
+#: Verilog module of the datapath.
+DATAPATH_MODULE = "csp_datapath"
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
 PARAM_BYTES = 8
 #: An entry of the list of tiles in memory.
 ENTRY_BYTES = 4
 #: The streams of beats that a pass reads, in the order of the ports.
 READS = ("params", "entries", "counts", "weights", "inputs", "residual")
+
+
+class DatapathSignature(wiring.Signature):
+    """Ports of the datapath; :class:`Datapath` explains them."""
+
+    def __init__(self, config: CspConfig):
+        beats = stream.Signature(results_layout(config))
+        super().__init__(
+            {
+                "descriptor": In(descriptor_layout()),
+                "start": In(1),
+                **{name: In(beats) for name in READS},
+                "results": Out(beats),
+                "busy": Out(1),
+                "left": Out(1),
+                "moves": Out(1),
+                "error": Out(1),
+                "counters": Out(counters_layout()),
+            }
+        )
 
 
 class Datapath(wiring.Component):
@@ -34,7 +57,8 @@ class Datapath(wiring.Component):
     ----------
     config : CspConfig
     hierarchical : bool
-        See :class:`csp_hw.array.Array`.
+        Instantiate the engine and the pooler's columns as the Verilog modules ``csp_engine`` and
+        ``csp_pool_column``. See :class:`csp_hw.array.Array`.
 
     Members
     -------
@@ -67,28 +91,16 @@ class Datapath(wiring.Component):
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
         self.hierarchical = hierarchical
-        beats = stream.Signature(results_layout(config))
-        super().__init__(
-            {
-                "descriptor": In(descriptor_layout()),
-                "start": In(1),
-                **{name: In(beats) for name in READS},
-                "results": Out(beats),
-                "busy": Out(1),
-                "left": Out(1),
-                "moves": Out(1),
-                "error": Out(1),
-                "counters": Out(counters_layout()),
-            }
-        )
+        super().__init__(DatapathSignature(config))
 
     def elaborate(self, platform):
         m = Module()
         config, descriptor = self.config, self.descriptor
         cols, lanes = config.cols, config.lookahead
-        m.submodules.engine = engine = Engine(config, hierarchical=self.hierarchical)
+        inside = None if self.hierarchical else Engine(config)
+        engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
         m.submodules.feeder = feeder = Feeder(config)
-        m.submodules.pooler = pooler = Pooler(config)
+        m.submodules.pooler = pooler = Pooler(config, hierarchical=self.hierarchical)
         regroup = WidthConverter if cols >= PARAM_BYTES else WidthGather
         m.submodules.params = params = regroup(8 * cols, 8 * PARAM_BYTES)
         entries = WidthConverter(8 * cols, 8 * ENTRY_BYTES)
@@ -162,7 +174,7 @@ class Datapath(wiring.Component):
             (feeder.activations, engine.activations),
             (pooler.o, wiring.flipped(self.results)),
         ):
-            m.d.comb += _join(source, sink)
+            m.d.comb += join(source, sink)
 
         # A map goes to the feeder; one that is only pooled, and results, go to the pooler.
         m.d.comb += [
@@ -170,7 +182,7 @@ class Datapath(wiring.Component):
             feeder.i.valid.eq(self.inputs.valid & convolve),
         ]
         with m.If(convolve):
-            m.d.comb += [self.inputs.ready.eq(feeder.i.ready), *_join(engine.results, pooler.i)]
+            m.d.comb += [self.inputs.ready.eq(feeder.i.ready), *join(engine.results, pooler.i)]
         with m.Else():
             m.d.comb += [
                 self.inputs.ready.eq(pooler.i.ready),
@@ -179,8 +191,8 @@ class Datapath(wiring.Component):
             ]
 
         issued = Signal()
-        inside = (engine.counts, engine.weights, engine.activations, engine.results)
-        moved = Cat(port.valid & port.ready for port in inside).any()
+        ports = (engine.counts, engine.weights, engine.activations, engine.results)
+        moved = Cat(port.valid & port.ready for port in ports).any()
         m.d.sync += [
             issued.eq(engine.counters.issued[0]),
             self.moves.eq(
@@ -194,12 +206,3 @@ class Datapath(wiring.Component):
             self.counters.eq(engine.counters),
         ]
         return m
-
-
-def _join(source, sink) -> list:
-    """Give the assignments that let a stream flow into one whose words have as many bits."""
-    return [
-        Value.cast(sink.payload).eq(Value.cast(source.payload)),
-        sink.valid.eq(source.valid),
-        source.ready.eq(sink.ready),
-    ]

@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small pieces of logic that several blocks use."""
 
-from amaranth import ClockSignal, Instance, Module, ResetSignal, Signal, Value
+from amaranth import (
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Instance,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -46,3 +55,67 @@ def place(
         inside = Value.cast(getattr(component, port))
         m.d.comb += inside.eq(wire) if directions[port] is In else wire.eq(inside)
     return component
+
+
+def part(
+    m: Module,
+    name: str,
+    signature: wiring.Signature,
+    module: str,
+    component: wiring.Component | None = None,
+    rename: DomainRenamer | None = None,
+) -> wiring.Component | wiring.PureInterface:
+    """Add a submodule: a component or, without one, its Verilog module.
+
+    Parameters
+    ----------
+    m : Module
+    name : str
+        Of the submodule.
+    signature : Signature
+        The component's.
+    module : str
+        Name of the Verilog module.
+    component : Component, optional
+    rename : DomainRenamer, optional
+        Gives it other clock domains.
+
+    Returns
+    -------
+    Component or interface
+        Something with the component's ports.
+    """
+    rename = rename or DomainRenamer({})
+    if component is not None:
+        m.submodules[name] = rename(component)
+        return component
+    interface = signature.create(path=(name,))
+    ports = {
+        f"{'i' if member.flow is In else 'o'}_{'__'.join(map(str, path))}": Value.cast(value)
+        for path, member, value in signature.flatten(interface)
+    }
+    m.submodules[name] = rename(
+        Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    )
+    return interface
+
+
+def flushed(m: Module, name: str, flush: Value) -> DomainRenamer:
+    """Give what has blocks reset by a signal, too.
+
+    A clock domain of its own: Verilog modules take their reset from a domain. Its name is none of
+    a module around this one.
+    """
+    domain = ClockDomain(name, local=True)
+    m.domains += domain
+    m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(ResetSignal() | flush)]
+    return DomainRenamer(name)
+
+
+def join(source, sink) -> list:
+    """Give the assignments that let a stream flow into one whose words have as many bits."""
+    return [
+        Value.cast(sink.payload).eq(Value.cast(source.payload)),
+        sink.valid.eq(source.valid),
+        source.ready.eq(sink.ready),
+    ]
