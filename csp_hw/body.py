@@ -10,12 +10,14 @@ from csp_hw.axi.ports import SIZE_BITS, run_layout
 from csp_hw.axi.signature import ADDRESS_BITS, LiteSignature
 from csp_hw.config import CspConfig
 from csp_hw.control import Control
-from csp_hw.datapath import DATAPATH_MODULE, READS, Datapath, DatapathSignature
+from csp_hw.datapath import READS, Datapath
 from csp_hw.descriptor import descriptor_layout
 from csp_hw.ports import results_layout
 from csp_hw.registers import RegisterFile
-from csp_hw.util import flushed, join, part
+from csp_hw.util import flushed, join
 
+#: Verilog module of the body.
+BODY_MODULE = "csp_body"
 #: What is read, in the order in which a pass begins with it.
 SOURCES = ("descriptors", *READS)
 #: Bits of the low half of a base address that are 0.
@@ -34,6 +36,39 @@ def moved_layout() -> data.StructLayout:
     )
 
 
+class BodySignature(wiring.Signature):
+    """Ports of the body; :class:`Body` explains them."""
+
+    def __init__(self, config: CspConfig):
+        runs = stream.Signature(run_layout())
+        beats = stream.Signature(results_layout(config))
+        super().__init__(
+            {
+                "axi": In(LiteSignature()),
+                "irq": Out(1),
+                "base": Out(ADDRESS_BITS),
+                "size": Out(SIZE_BITS),
+                "descriptor": Out(descriptor_layout()),
+                **{f"{name}_runs": Out(runs) for name in (*SOURCES, "results")},
+                **{name: In(beats) for name in SOURCES},
+                "results": Out(beats),
+                "moved": In(moved_layout()),
+                "progress": In(1),
+                "writing": In(1),
+                "left": In(1),
+                "begin": Out(1),
+                "range_error": In(1),
+                "bus_error": In(1),
+                "short": In(1),
+                "long": In(1),
+                "waiting": In(1),
+                "stop": Out(1),
+                "quiet": In(1),
+                "flush": Out(1),
+            }
+        )
+
+
 class Body(wiring.Component):
     """Run descriptors; what brings the beats and takes them away is around it.
 
@@ -42,7 +77,7 @@ class Body(wiring.Component):
     config : CspConfig
         That of a core.
     hierarchical : bool
-        Instantiate the datapath as the Verilog module ``csp_datapath``.
+        See :class:`csp_hw.datapath.Datapath`.
 
     Members
     -------
@@ -75,33 +110,7 @@ class Body(wiring.Component):
         config.check_core()
         self.config = config
         self.hierarchical = hierarchical
-        runs = stream.Signature(run_layout())
-        beats = stream.Signature(results_layout(config))
-        super().__init__(
-            {
-                "axi": In(LiteSignature()),
-                "irq": Out(1),
-                "base": Out(ADDRESS_BITS),
-                "size": Out(SIZE_BITS),
-                "descriptor": Out(descriptor_layout()),
-                **{f"{name}_runs": Out(runs) for name in (*SOURCES, "results")},
-                **{name: In(beats) for name in SOURCES},
-                "results": Out(beats),
-                "moved": In(moved_layout()),
-                "progress": In(1),
-                "writing": In(1),
-                "left": In(1),
-                "begin": Out(1),
-                "range_error": In(1),
-                "bus_error": In(1),
-                "short": In(1),
-                "long": In(1),
-                "waiting": In(1),
-                "stop": Out(1),
-                "quiet": In(1),
-                "flush": Out(1),
-            }
-        )
+        super().__init__(BodySignature(config))
 
     def elaborate(self, platform):
         m = Module()
@@ -111,8 +120,8 @@ class Body(wiring.Component):
         flush = flushed(m, "flushed_body", control.flush)
         addresses = PassAddresses(config)
         m.submodules.addresses = flush(addresses)
-        inside = None if self.hierarchical else Datapath(config)
-        datapath = part(m, "datapath", DatapathSignature(config), DATAPATH_MODULE, inside, flush)
+        datapath = Datapath(config, hierarchical=self.hierarchical)
+        m.submodules.datapath = flush(datapath)
 
         # Control.
         software, hardware = registers.software, registers.hardware

@@ -16,16 +16,35 @@ from csp_hw.axi.signature import (
     flat_members,
 )
 from csp_hw.axi.writer import WriteManager
-from csp_hw.body import Body
+from csp_hw.body import BODY_MODULE, Body, BodySignature
 from csp_hw.config import CspConfig
-from csp_hw.util import flushed, join
+from csp_hw.util import flushed, join, part
 
 #: Beats in each reader's queue. What a queue holds bridges the latency of the memory.
 FETCH_DEPTH = 32
 TABLE_DEPTHS = {"params": 32, "entries": 16, "counts": 32, "weights": 64}
 MAP_DEPTH = 64
 
+#: Verilog module of the core.
+CORE_MODULE = "csp_core"
 REGISTERS, TABLE_PORT, MAP_PORT, RESULT_PORT = "s_axil", "m_axi_wgt", "m_axi_act", "m_axi_res"
+
+
+class CoreSignature(wiring.Signature):
+    """Ports of the core; :class:`Core` explains them."""
+
+    def __init__(self, config: CspConfig):
+        beat = config.cols
+        super().__init__(
+            {
+                "irq": Out(1),
+                **flat_members(REGISTERS, LiteSignature().flip()),
+                **flat_members(TABLE_PORT, ReadSignature(beat)),
+                **flat_members(MAP_PORT, ReadSignature(beat)),
+                **flat_members(RESULT_PORT, ReadSignature(beat)),
+                **flat_members(RESULT_PORT, WriteSignature(beat)),
+            }
+        )
 
 
 class Core(wiring.Component):
@@ -39,7 +58,7 @@ class Core(wiring.Component):
     ----------
     config : CspConfig
     hierarchical : bool
-        See :class:`csp_hw.body.Body`.
+        Instantiate the body as the Verilog module ``csp_body``. See :class:`csp_hw.array.Array`.
 
     Members
     -------
@@ -58,22 +77,13 @@ class Core(wiring.Component):
         config.check_core()
         self.config = config
         self.hierarchical = hierarchical
-        beat = config.cols
-        super().__init__(
-            {
-                "irq": Out(1),
-                **flat_members(REGISTERS, LiteSignature().flip()),
-                **flat_members(TABLE_PORT, ReadSignature(beat)),
-                **flat_members(MAP_PORT, ReadSignature(beat)),
-                **flat_members(RESULT_PORT, ReadSignature(beat)),
-                **flat_members(RESULT_PORT, WriteSignature(beat)),
-            }
-        )
+        super().__init__(CoreSignature(config))
 
     def elaborate(self, platform):
         m = Module()
         beat = self.config.cols
-        m.submodules.body = body = Body(self.config, hierarchical=self.hierarchical)
+        inside = None if self.hierarchical else Body(self.config)
+        body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
         flush = flushed(m, "flushed_ports", body.flush)
         tables = ReadManager(beat, [FETCH_DEPTH, *(TABLE_DEPTHS[name] for name in TABLES)])
         maps = ReadManager(beat, [MAP_DEPTH])

@@ -20,34 +20,12 @@ from csp_hw.store import ReplayStore
 from csp_hw.util import join, part
 from csp_hw.width import WidthConverter, WidthGather
 
-#: Verilog module of the datapath.
-DATAPATH_MODULE = "csp_datapath"
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
 PARAM_BYTES = 8
 #: An entry of the list of tiles in memory.
 ENTRY_BYTES = 4
 #: The streams of beats that a pass reads, in the order of the ports.
 READS = ("params", "entries", "counts", "weights", "inputs", "residual")
-
-
-class DatapathSignature(wiring.Signature):
-    """Ports of the datapath; :class:`Datapath` explains them."""
-
-    def __init__(self, config: CspConfig):
-        beats = stream.Signature(results_layout(config))
-        super().__init__(
-            {
-                "descriptor": In(descriptor_layout()),
-                "start": In(1),
-                **{name: In(beats) for name in READS},
-                "results": Out(beats),
-                "busy": Out(1),
-                "left": Out(1),
-                "moves": Out(1),
-                "error": Out(1),
-                "counters": Out(counters_layout()),
-            }
-        )
 
 
 class Datapath(wiring.Component):
@@ -91,7 +69,20 @@ class Datapath(wiring.Component):
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
         self.hierarchical = hierarchical
-        super().__init__(DatapathSignature(config))
+        beats = stream.Signature(results_layout(config))
+        super().__init__(
+            {
+                "descriptor": In(descriptor_layout()),
+                "start": In(1),
+                **{name: In(beats) for name in READS},
+                "results": Out(beats),
+                "busy": Out(1),
+                "left": Out(1),
+                "moves": Out(1),
+                "error": Out(1),
+                "counters": Out(counters_layout()),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()

@@ -26,7 +26,6 @@ from csp_hw.replay import ReplayBuffer
 from csp_hw.sequence import LayerSequencer
 from csp_hw.skip import SkipController
 
-
 #: Verilog module of the engine.
 ENGINE_MODULE = "csp_engine"
 

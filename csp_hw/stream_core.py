@@ -9,11 +9,13 @@ from csp_hw.addresses import TABLES
 from csp_hw.axi.packet_reader import PacketReader
 from csp_hw.axi.packet_writer import PacketWriter
 from csp_hw.axi.signature import LiteSignature, PacketSignature, connect_flat, flat_members
-from csp_hw.body import SOURCES, Body
+from csp_hw.body import BODY_MODULE, SOURCES, Body, BodySignature
 from csp_hw.config import CspConfig
 from csp_hw.core import REGISTERS
-from csp_hw.util import flushed, join
+from csp_hw.util import flushed, join, part
 
+#: Verilog module of this core.
+STREAM_MODULE = "csp_stream"
 #: Ports of what is read, by the names of the body, and of the results.
 STREAMS = {
     name: f"s_axis_{ {'entries': 'tiles', 'inputs': 'input'}.get(name, name) }" for name in SOURCES
@@ -21,6 +23,18 @@ STREAMS = {
 RESULTS = "m_axis_results"
 #: What is read again for each tile if it is not resident: a packet each time.
 AGAIN = ("counts", "weights")
+
+
+class StreamCoreSignature(wiring.Signature):
+    """Ports of the core with streams; :class:`StreamCore` explains them."""
+
+    def __init__(self, config: CspConfig):
+        beat = config.cols
+        members = {"irq": Out(1), **flat_members(REGISTERS, LiteSignature().flip())}
+        for prefix in STREAMS.values():
+            members |= flat_members(prefix, PacketSignature(beat).flip())
+        members |= flat_members(RESULTS, PacketSignature(beat, strobes=True))
+        super().__init__(members)
 
 
 class StreamCore(wiring.Component):
@@ -39,7 +53,7 @@ class StreamCore(wiring.Component):
     ----------
     config : CspConfig
     hierarchical : bool
-        See :class:`csp_hw.body.Body`.
+        Instantiate the body as the Verilog module ``csp_body``. See :class:`csp_hw.array.Array`.
 
     Members
     -------
@@ -60,17 +74,13 @@ class StreamCore(wiring.Component):
         config.check_core()
         self.config = config
         self.hierarchical = hierarchical
-        beat = config.cols
-        members = {"irq": Out(1), **flat_members(REGISTERS, LiteSignature().flip())}
-        for prefix in STREAMS.values():
-            members |= flat_members(prefix, PacketSignature(beat).flip())
-        members |= flat_members(RESULTS, PacketSignature(beat, strobes=True))
-        super().__init__(members)
+        super().__init__(StreamCoreSignature(config))
 
     def elaborate(self, platform):
         m = Module()
         beat = self.config.cols
-        m.submodules.body = body = Body(self.config, hierarchical=self.hierarchical)
+        inside = None if self.hierarchical else Body(self.config)
+        body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
         flush = flushed(m, "flushed_ports", body.flush)
         results = PacketWriter(beat)
         m.submodules.results = flush(results)

@@ -2,12 +2,14 @@
 """Small pieces of logic that several blocks use."""
 
 from amaranth import (
+    Cat,
     ClockDomain,
     ClockSignal,
     DomainRenamer,
     Instance,
     Module,
     ResetSignal,
+    Shape,
     Signal,
     Value,
 )
@@ -16,12 +18,16 @@ from amaranth.lib.wiring import In
 
 
 def delayed(m: Module, value, cycles: int, name: str):
-    """Give a value some cycles later, through registers ``name_0`` and so on."""
-    for n in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{n}")
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
+    """Give a value some cycles later, through one register ``name`` as wide as all cycles."""
+    if cycles == 0:
+        return value
+    shape, bits = value.shape(), Value.cast(value)
+    line = Signal(cycles * len(bits), name=name)
+    m.d.sync += line.eq(Cat(bits, line))
+    late = line[-len(bits) :]
+    if isinstance(shape, Shape):
+        return late.as_signed() if shape.signed else late
+    return shape(late)
 
 
 def place(
@@ -63,7 +69,6 @@ def part(
     signature: wiring.Signature,
     module: str,
     component: wiring.Component | None = None,
-    rename: DomainRenamer | None = None,
 ) -> wiring.Component | wiring.PureInterface:
     """Add a submodule: a component or, without one, its Verilog module.
 
@@ -77,26 +82,21 @@ def part(
     module : str
         Name of the Verilog module.
     component : Component, optional
-    rename : DomainRenamer, optional
-        Gives it other clock domains.
 
     Returns
     -------
     Component or interface
         Something with the component's ports.
     """
-    rename = rename or DomainRenamer({})
     if component is not None:
-        m.submodules[name] = rename(component)
+        m.submodules[name] = component
         return component
     interface = signature.create(path=(name,))
     ports = {
         f"{'i' if member.flow is In else 'o'}_{'__'.join(map(str, path))}": Value.cast(value)
         for path, member, value in signature.flatten(interface)
     }
-    m.submodules[name] = rename(
-        Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
-    )
+    m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
     return interface
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AXI4, AXI4-Lite and AXI4-Stream as streams, one a channel, and as the flat ports of a Verilog top.
+"""AXI4, AXI4-Lite and AXI4-Stream as streams, one a channel, and as flat ports of a Verilog top.
 
 Inside, a channel is a stream whose payload holds what changes: its rules (a word on offer neither
 changes nor is withdrawn, and does not wait for ``ready``) are AXI's. Outside, it has the names
