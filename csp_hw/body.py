@@ -11,7 +11,7 @@ from csp_hw.axi.signature import ADDRESS_BITS, LiteSignature
 from csp_hw.config import CspConfig
 from csp_hw.control import Control
 from csp_hw.datapath import READS, Datapath
-from csp_hw.descriptor import descriptor_layout
+from csp_hw.descriptor import OFFSET_BITS
 from csp_hw.ports import results_layout
 from csp_hw.registers import RegisterFile
 from csp_hw.util import flushed, join
@@ -48,7 +48,9 @@ class BodySignature(wiring.Signature):
                 "irq": Out(1),
                 "base": Out(ADDRESS_BITS),
                 "size": Out(SIZE_BITS),
-                "descriptor": Out(descriptor_layout()),
+                "low": Out(OFFSET_BITS),
+                "high": Out(OFFSET_BITS),
+                "strobe": Out(config.cols),
                 **{f"{name}_runs": Out(runs) for name in (*SOURCES, "results")},
                 **{name: In(beats) for name in SOURCES},
                 "results": Out(beats),
@@ -86,8 +88,9 @@ class Body(wiring.Component):
     irq : Out(1)
     base, size : Out
         The window.
-    descriptor : Out
-        The pass at work.
+    low, high, strobe : Out
+        Of the pass at work: results go to bytes low … high - 1, and these bytes of a beat mean
+        something.
     descriptors_runs, params_runs, … results_runs : Out(stream)
         What is to be read or written, in this order.
     descriptors, params, … residual : In(stream)
@@ -134,7 +137,9 @@ class Body(wiring.Component):
             control.descriptors.eq(Cat(Const(0, 8), software.descriptors.offset)),
             control.count.eq(software.count.descriptors),
             control.timeout.eq(software.timeout.cycles),
-            self.descriptor.eq(descriptor),
+            self.low.eq(descriptor.output_low),
+            self.high.eq(descriptor.output_high),
+            self.strobe.eq(Cat(descriptor.strobe_low, descriptor.strobe_high)),
             datapath.descriptor.eq(descriptor),
             datapath.start.eq(control.launch),
             addresses.descriptor.eq(descriptor),

@@ -103,7 +103,6 @@ class Core(wiring.Component):
         connect_flat(m, self, RESULT_PORT, results.axi)
 
         # The window.
-        descriptor = body.descriptor
         for port in ports:
             m.d.comb += [
                 port.base.eq(body.base),
@@ -112,9 +111,9 @@ class Core(wiring.Component):
             ]
         m.d.comb += [
             self.irq.eq(body.irq),
-            results.low.eq(descriptor.output_low),
-            results.high.eq(descriptor.output_high),
-            results.strobe.eq(Cat(descriptor.strobe_low, descriptor.strobe_high)),
+            results.low.eq(body.low),
+            results.high.eq(body.high),
+            results.strobe.eq(body.strobe),
         ]
 
         # Streams.

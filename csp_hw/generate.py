@@ -83,8 +83,6 @@ HEADERS = (
 )
 #: Version of config.json and signals.json.
 FORMAT = 2
-#: Up to so many words, memories of zeros keep their initial value in the Verilog.
-SMALL_WORDS = 64
 
 
 def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
@@ -246,13 +244,13 @@ def _registers() -> str:
 class _Emitter(rtlil.ModuleEmitter):
     """Amaranth's, without two things that are nearly all of a large core's text.
 
-    Larger memories of zeros have no initial value: no block reads what it has not written, and
+    Memories of zeros have no initial value: no block reads what it has not written, and
     memories of FPGAs begin with zeros anyway. Fields of structures have no wires of their own,
     which nothing reads.
     """
 
     def emit_memory(self, cell_idx, cell):
-        if cell.depth <= SMALL_WORDS or any(cell.init):
+        if any(cell.init):
             super().emit_memory(cell_idx, cell)
 
     def emit_signal_fields(self):

@@ -104,11 +104,10 @@ class StreamCore(wiring.Component):
             m.d.comb += [*join(reader.o, getattr(body, name)), reader.drop.eq(drop)]
             taken[name] = reader.o.valid & reader.o.ready
         wiring.connect(m, body.results_runs, results.runs)
-        descriptor = body.descriptor
         sent = results.axi.t.valid & results.axi.t.ready
         m.d.comb += [
             *join(body.results, results.i),
-            results.strobe.eq(Cat(descriptor.strobe_low, descriptor.strobe_high)),
+            results.strobe.eq(body.strobe),
             results.stop.eq(body.stop),
         ]
 
