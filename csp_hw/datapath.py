@@ -35,8 +35,8 @@ class Datapath(wiring.Component):
     ----------
     config : CspConfig
     hierarchical : bool
-        Instantiate the engine and the pooler's columns as the Verilog modules ``csp_engine`` and
-        ``csp_pool_column``. See :class:`csp_hw.array.Array`.
+        Instantiate the engine as the Verilog module ``csp_engine``, and let feeder and pooler
+        instantiate what they have many times. See :class:`csp_hw.array.Array`.
 
     Members
     -------
@@ -90,7 +90,7 @@ class Datapath(wiring.Component):
         cols, lanes = config.cols, config.lookahead
         inside = None if self.hierarchical else Engine(config)
         engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
-        m.submodules.feeder = feeder = Feeder(config)
+        m.submodules.feeder = feeder = Feeder(config, hierarchical=self.hierarchical)
         m.submodules.pooler = pooler = Pooler(config, hierarchical=self.hierarchical)
         regroup = WidthConverter if cols >= PARAM_BYTES else WidthGather
         m.submodules.params = params = regroup(8 * cols, 8 * PARAM_BYTES)

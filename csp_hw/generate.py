@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import rtlil, verilog
+from amaranth.back import rtlil
+from amaranth.back.verilog import _convert_rtlil_text
 from amaranth.hdl import Shape
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import Out
@@ -40,6 +41,7 @@ from csp_hw.config import ConfigError, CspConfig
 from csp_hw.core import CORE_MODULE, Core, CoreSignature
 from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
 from csp_hw.engine import ENGINE_MODULE, Engine, EngineSignature
+from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.output import COLUMN_MODULE, OutputColumn
 from csp_hw.pool import pooler
 from csp_hw.stream_core import STREAM_MODULE, StreamCore, StreamCoreSignature
@@ -66,7 +68,8 @@ MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
     PARTS: lambda config: {**parts(config), COLUMN_MODULE: OutputColumn(config)},
     f"{Top.ENGINE}.v": lambda config: {Top.ENGINE: Engine(config, hierarchical=True)},
     f"{BODY_MODULE}.v": lambda config: {
-        pooler.COLUMN_MODULE: pooler.column(config),
+        BANK_MODULE: LineBank(config),
+        **pooler.parts(config),
         BODY_MODULE: Body(config, hierarchical=True),
     },
     f"{Top.CORE}.v": lambda config: {Top.CORE: Core(config, hierarchical=True)},
@@ -149,16 +152,15 @@ def source(config: CspConfig, name: str) -> str:
     """Give the Verilog of a file.
 
     What repeats is elaborated once, as a module of its own: neither the time nor the text grows
-    with rows × cols.
+    with rows × cols. Source locations would be paths of this machine, and half of the text.
     """
-    modules = MODULES[name](config)
-    return "".join(_verilog(module, component) for module, component in modules.items())
-
-
-def _verilog(name: str, component: wiring.Component) -> str:
-    """Give a module; source locations are paths of this machine, and half of the text."""
     with _collector_paused(), _brief():
-        return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+        text = "".join(
+            rtlil.convert(component, name=module, emit_src=False)
+            for module, component in MODULES[name](config).items()
+        )
+    # Yosys takes a while to start: once a file.
+    return _convert_rtlil_text(text, strip_internal_attrs=True)
 
 
 def signals(config: CspConfig) -> dict[str, Any]:

@@ -94,7 +94,8 @@ def test_each_list_holds_all_modules_of_its_top(written, top):
     ours = set(re.findall(r"^  (csp_\w+) \S+ \($", text, re.MULTILINE))
     inside = {"csp_pe", "csp_row", "csp_output_column"}
     if top is not Top.ENGINE:
-        inside |= {"csp_pool_column", "csp_body", "csp_engine"}
+        inside |= {"csp_pool_column", "csp_pool_lane_x", "csp_pool_lane_y", "csp_line_bank"}
+        inside |= {"csp_body", "csp_engine"}
     assert ours == inside
     assert inside <= set(modules)
     # What is instantiated stands before what instantiates it.
@@ -107,7 +108,8 @@ def test_verilog_repeats_nothing_and_has_no_paths_of_this_machine(written):
     assert len(modules) == len(set(modules))
     assert len(re.findall(r"^  csp_pe \S+ \($", text, re.MULTILINE)) == TINY.cols
     assert len(re.findall(r"^  csp_row \S+ \($", text, re.MULTILINE)) == TINY.rows
-    assert len(re.findall(r"^  csp_pool_column \S+ \($", text, re.MULTILINE)) == TINY.cols
+    for name, count in (("pool_column", TINY.cols), ("line_bank", TINY.rows)):
+        assert len(re.findall(rf"^  csp_{name} \S+ \($", text, re.MULTILINE)) == count
     for hint in (str(Path(csp_hw.__file__).parent), str(Path.cwd()), ".py", "src ="):
         assert hint not in text
 
