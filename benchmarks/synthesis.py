@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amaranth import ClockSignal, Instance, Module, Signal, Value
-from amaranth.back import rtlil
+from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,10 +35,13 @@ from csp_hw import array
 from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.writer import WriteManager
 from csp_hw.config import BufferStyle, CspConfig, preset
+from csp_hw.core import Core
 from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
+from csp_hw.generate import MODULES, SOURCES, Top
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
 from csp_hw.pool.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,8 +79,23 @@ class Design:
         return self.create(self.config, hierarchical=True), self.parts(self.config)
 
 
+def _array_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    return array.parts(config, Ecp5Multiplier)
+
+
+def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    del config
+    return {MULTIPLIER_MODULE: Ecp5Multiplier()}
+
+
 def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
-    return {**array.parts(config), COLUMN_MODULE: OutputColumn(config)}
+    return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
+
+
+def _core_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    files = [MODULES[name](config) for name in SOURCES[Top.CORE][:-1]]
+    modules = {name: part for file in files for name, part in file.items()}
+    return modules | _element_parts(config)
 
 
 def _axi_reader(config: CspConfig) -> ReadManager:
@@ -94,9 +112,10 @@ def designs() -> dict[str, Design]:
     big = preset("csp_8x8")
     small = big.replace(rows=4, cols=4)
     regbin = {"style": BufferStyle.REGBIN}
-    element = functools.partial(Design, create=ProcessingElement)
-    whole_array = functools.partial(Design, create=array.Array, parts=array.parts)
+    element = functools.partial(Design, create=ProcessingElement, parts=_element_parts)
+    whole_array = functools.partial(Design, create=array.Array, parts=_array_parts)
     engine = functools.partial(Design, create=Engine, parts=_engine_parts)
+    core = functools.partial(Design, create=Core, parts=_core_parts)
     return {
         "pe": element(config=big),
         "pe_regbin": element(config=big.replace(**regbin)),
@@ -111,6 +130,8 @@ def designs() -> dict[str, Design]:
         "pooler": Design(create=Pooler, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
+        "core_tiny_4x4": core(config=preset("tiny_4x4")),
+        "core_csp_8x8": core(config=big),
     }
 
 
@@ -206,12 +227,13 @@ def version(command: str) -> str:
 
 
 def convert(component: wiring.Component, name: str) -> str:
-    """Give a component as RTLIL.
+    """Give a component as Verilog, as ``csp generate`` does.
 
     Amaranth names the elements of an array ``a[0]``, as Yosys names the bits of ``a``; its
     technology mapper then fails (Yosys issues 4349 and 4451), so they become ``a.0``.
     """
-    return re.sub(r"(?<=[^\s\]])\[(\d+)\]", r".\1", rtlil.convert(component, name=name))
+    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    return re.sub(r"\\\S+", lambda found: re.sub(r"\[(\d+)\]", r".\1", found[0]), text)
 
 
 def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[str, int], int]:
@@ -225,9 +247,9 @@ def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[s
     block, parts = design.modules()
     inputs, outputs = block_ports(block)
     files = {
-        "block.il": convert(block, BLOCK),
-        "harness.il": convert(Harness(inputs, outputs), HARNESS),
-        **{f"{name}.il": convert(part, name) for name, part in parts.items()},
+        "block.v": convert(block, BLOCK),
+        "harness.v": convert(Harness(inputs, outputs), HARNESS),
+        **{f"{name}.v": convert(part, name) for name, part in parts.items()},
     }
     ports = ["input clk", "input rst"]
     ports += [f"input [{width - 1}:0] {name}" for name, width in inputs.items()]
@@ -236,14 +258,13 @@ def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[s
     # Parts are synthesised once and flattened into place afterwards.
     flags = " ".join([*options, *(["-noflatten"] if parts else [])])
     files["synthesis.ys"] = f"""
-        read_rtlil {" ".join(["block.il", *(f"{name}.il" for name in parts)])}
+        read_verilog {" ".join(["block.v", *(f"{name}.v" for name in parts)])}
         synth_ecp5 -top {BLOCK} {flags}
         flatten
         clean
         tee -q -o cells.json stat -json
         design -stash synthesised
-        read_verilog blackbox.v
-        read_rtlil harness.il
+        read_verilog blackbox.v harness.v
         synth_ecp5 -top {HARNESS}
         delete {BLOCK}
         design -copy-from synthesised {BLOCK}
@@ -307,6 +328,8 @@ def place(folder: Path, seed: int) -> dict:
     command = [nextpnr(), *DEVICE, "--json", "netlist.json", "--report", report]
     command += ["--seed", str(seed), "--freq", str(TARGET_MHZ)]
     command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
+    # Its default limit of attempts is the square of the cells, which overflows in a large design.
+    command += ["--placer-heap-cell-placement-timeout", "0"]
     run(command, folder, f"nextpnr_{seed}.log")
     found = json.loads((folder / report).read_text(encoding="utf-8"))
     (clock,) = found["fmax"]

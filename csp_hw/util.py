@@ -17,12 +17,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 
-def delayed(m: Module, value, cycles: int, name: str):
-    """Give a value some cycles later, through one register ``name`` as wide as all cycles."""
+def delayed(m: Module, value, cycles: int, name: str, *, reset_less: bool = False):
+    """Give a value some cycles later, through one register ``name`` as wide as all cycles.
+
+    ``reset_less`` spares data the reset that only flags need: in a large array its wires would
+    take more routing than any other net.
+    """
     if cycles == 0:
         return value
     shape, bits = value.shape(), Value.cast(value)
-    line = Signal(cycles * len(bits), name=name)
+    line = Signal(cycles * len(bits), name=name, reset_less=reset_less)
     m.d.sync += line.eq(Cat(bits, line))
     late = line[-len(bits) :]
     if isinstance(shape, Shape):
