@@ -297,7 +297,7 @@ async def wrong_length(dut, stream, beats):
 
 
 @cocotb.test
-@cocotb.parametrize(stream=STREAMS)
+@cocotb.parametrize(stream=["descriptors", "counts", "input", "residual"])
 async def nothing_comes(dut, stream):
     bench = Bench(dut, 4, 0.0)
     await bench.reset()
@@ -308,7 +308,7 @@ async def nothing_comes(dut, stream):
 
 
 @cocotb.test
-@cocotb.parametrize(after=[50, 400, 700, 1000, 1500, 2100, 2800])
+@cocotb.parametrize(after=[50, 700, 1500, 2800])
 async def abort(dut, after):
     bench = Bench(dut, 5, 0.2)
     await bench.reset()
