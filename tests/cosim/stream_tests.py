@@ -282,6 +282,16 @@ async def pass_after_pass(dut):
 
 
 @cocotb.test
+async def strobes(dut):
+    """A descriptor that leaves bytes out, as a part of a concatenation may: they are told."""
+    bench = Bench(dut, 8, 0.2)
+    await bench.reset()
+    task = await bench.begin(Run(passes=1, changes={0: {"strobe_low": 0b0101}}))
+    assert await bench.done() is None
+    await task
+
+
+@cocotb.test
 @cocotb.parametrize(stream=STREAMS, beats=[-1, 1])
 async def wrong_length(dut, stream, beats):
     """A packet that ends a beat too early, or too late."""

@@ -14,4 +14,4 @@ def test_network_and_errors(tmp_path):
     config, top = preset("tiny_4x4"), Top.STREAM
     text = generated(config, f"{top}.v", lambda: top_verilog(config, top), silent)
     results = run_cocotb("stream-core", text, top, "tests.cosim.stream_tests", tmp_path, RENAME)
-    assert (results.count, results.failed) == (29, []), results.output[-8000:]
+    assert (results.count, results.failed) == (30, []), results.output[-8000:]
