@@ -38,6 +38,7 @@ from csp_hw.config import BufferStyle, CspConfig, preset
 from csp_hw.core import Core
 from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
+from csp_hw.generate import MODULES, SOURCES, Top
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
 from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
@@ -91,6 +92,12 @@ def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
 
 
+def _core_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    files = [MODULES[name](config) for name in SOURCES[Top.CORE][:-1]]
+    modules = {name: part for file in files for name, part in file.items()}
+    return modules | _element_parts(config)
+
+
 def _axi_reader(config: CspConfig) -> ReadManager:
     """Give the port of descriptors, parameters, tiles, counts and weights."""
     return ReadManager(config.cols, (16, 16, 16, 32, 64))
@@ -108,7 +115,7 @@ def designs() -> dict[str, Design]:
     element = functools.partial(Design, create=ProcessingElement, parts=_element_parts)
     whole_array = functools.partial(Design, create=array.Array, parts=_array_parts)
     engine = functools.partial(Design, create=Engine, parts=_engine_parts)
-    core = functools.partial(Design, create=Core, parts=_engine_parts)
+    core = functools.partial(Design, create=Core, parts=_core_parts)
     return {
         "pe": element(config=big),
         "pe_regbin": element(config=big.replace(**regbin)),

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control of the core: descriptor after descriptor, and what to do when one goes wrong."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from csp_hw.axi.ports import run_layout
 from csp_hw.check import CHECKS, DescriptorCheck
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, OFFSET_BITS, descriptor_layout
@@ -40,7 +41,7 @@ class Control(wiring.Component):
 
     A pass is over when all its results are written and the datapath is at rest; what is left then
     is too much (``STREAM_LONG``). If nothing moves for :func:`dead_cycles` and no port waits for
-    the memory, nothing ever will: words are missing (``STREAM_SHORT``) or, if all results are
+    somebody outside, nothing ever will: words are missing (``STREAM_SHORT``) or, if all results are
     written, nobody wants those that wait.
 
     Members
@@ -62,7 +63,7 @@ class Control(wiring.Component):
         Of the failure, kept until the next start. ``layer`` is the number of the descriptor at
         work, or of the one that failed.
     fetch : Out(stream)
-        Offset of a descriptor to be read.
+        The run of a descriptor to be read; ``last`` with the last one of the start.
     i : In(stream)
         Its beats.
     descriptor : Out
@@ -79,12 +80,14 @@ class Control(wiring.Component):
         Something moved.
     wrong_tiles : In(1)
         From the feeder.
-    range_error, bus_error : In(1)
-        From the ports.
+    range_error, bus_error, short, long : In(1)
+        From the ports. Each stays until ``flush``.
+    waiting : In(1)
+        A port waits for somebody outside.
     stop : Out(1)
-        Start nothing new on the bus.
+        Start nothing new outside.
     quiet : In(1)
-        Nothing is on the bus.
+        Nothing is under way outside.
     flush : Out(1)
         Reset the datapath and the ports.
     """
@@ -106,7 +109,7 @@ class Control(wiring.Component):
                 "code": Out(ErrorCode),
                 "detail": Out(range(len(CHECKS))),
                 "layer": Out(COUNT_BITS),
-                "fetch": Out(stream.Signature(unsigned(OFFSET_BITS))),
+                "fetch": Out(stream.Signature(run_layout())),
                 "i": In(stream.Signature(results_layout(config))),
                 "descriptor": Out(descriptor_layout()),
                 "launch": Out(1),
@@ -117,6 +120,9 @@ class Control(wiring.Component):
                 "wrong_tiles": In(1),
                 "range_error": In(1),
                 "bus_error": In(1),
+                "short": In(1),
+                "long": In(1),
+                "waiting": In(1),
                 "stop": Out(1),
                 "quiet": In(1),
                 "flush": Out(1),
@@ -129,6 +135,7 @@ class Control(wiring.Component):
         beats = DESCRIPTOR_BYTES // self.config.cols
         width = 8 * self.config.cols
         raw = Signal(8 * DESCRIPTOR_BYTES)
+        place = Signal(OFFSET_BITS)
         beat = Signal(range(beats + 1))
         wait = Signal(range(SETTLE_CYCLES))
         idle_cycles = Signal(TIMEOUT_BITS)
@@ -137,6 +144,9 @@ class Control(wiring.Component):
         m.d.comb += [
             self.descriptor.eq(raw),
             check.descriptor.eq(self.descriptor),
+            self.fetch.payload.offset.eq(place),
+            self.fetch.payload.beats.eq(beats),
+            self.fetch.payload.last.eq(self.layer + 1 == self.count),
         ]
 
         # What may go wrong at any time while a descriptor is fetched or at work; the first counts.
@@ -151,13 +161,15 @@ class Control(wiring.Component):
             m.d.sync += idle_cycles.eq(0)
         m.d.comb += [
             lost.eq((self.timeout != 0) & (idle_cycles >= self.timeout)),
-            dead.eq(self.quiet & (idle_cycles >= dead_cycles(self.config))),
+            dead.eq(~self.waiting & (idle_cycles >= dead_cycles(self.config))),
         ]
         for condition, code in reversed(
             (
                 (aborting, ErrorCode.ABORTED),
                 (self.bus_error, ErrorCode.BUS),
                 (self.range_error, ErrorCode.RANGE),
+                (self.short, ErrorCode.STREAM_SHORT),
+                (self.long, ErrorCode.STREAM_LONG),
                 (self.wrong_tiles, ErrorCode.TILES),
                 (lost, ErrorCode.TIMEOUT),
             )
@@ -176,7 +188,7 @@ class Control(wiring.Component):
                     self.code.eq(ErrorCode.NONE),
                     self.detail.eq(0),
                     self.layer.eq(0),
-                    self.fetch.payload.eq(self.descriptors),
+                    place.eq(self.descriptors),
                 ]
                 m.next = "next"
             with m.State("next"):
@@ -230,7 +242,7 @@ class Control(wiring.Component):
                         m.d.comb += self.finished.eq(1)
                         m.d.sync += [
                             self.layer.eq(self.layer + 1),
-                            self.fetch.payload.eq(self.fetch.payload + DESCRIPTOR_BYTES),
+                            place.eq(place + DESCRIPTOR_BYTES),
                         ]
                         m.next = "next"
             with m.State("stop"):

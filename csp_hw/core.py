@@ -1,21 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core: registers and memory ports around the datapath; all that software needs."""
 
-from amaranth import (
-    Cat,
-    ClockDomain,
-    ClockSignal,
-    DomainRenamer,
-    Module,
-    Mux,
-    ResetSignal,
-    Signal,
-    Value,
-)
+from amaranth import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
-from csp_hw.addresses import TABLES, PassAddresses
+from csp_hw.addresses import TABLES
 from csp_hw.axi.ports import Fault
 from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.signature import (
@@ -26,18 +16,35 @@ from csp_hw.axi.signature import (
     flat_members,
 )
 from csp_hw.axi.writer import WriteManager
+from csp_hw.body import BODY_MODULE, Body, BodySignature
 from csp_hw.config import CspConfig
-from csp_hw.control import Control
-from csp_hw.datapath import READS, Datapath
-from csp_hw.descriptor import DESCRIPTOR_BYTES
-from csp_hw.registers import RegisterFile
+from csp_hw.util import flushed, join, part
 
 #: Beats in each reader's queue. What a queue holds bridges the latency of the memory.
 FETCH_DEPTH = 32
 TABLE_DEPTHS = {"params": 32, "entries": 16, "counts": 32, "weights": 64}
 MAP_DEPTH = 64
 
+#: Verilog module of the core.
+CORE_MODULE = "csp_core"
 REGISTERS, TABLE_PORT, MAP_PORT, RESULT_PORT = "s_axil", "m_axi_wgt", "m_axi_act", "m_axi_res"
+
+
+class CoreSignature(wiring.Signature):
+    """Ports of the core; :class:`Core` explains them."""
+
+    def __init__(self, config: CspConfig):
+        beat = config.cols
+        super().__init__(
+            {
+                "irq": Out(1),
+                **flat_members(REGISTERS, LiteSignature().flip()),
+                **flat_members(TABLE_PORT, ReadSignature(beat)),
+                **flat_members(MAP_PORT, ReadSignature(beat)),
+                **flat_members(RESULT_PORT, ReadSignature(beat)),
+                **flat_members(RESULT_PORT, WriteSignature(beat)),
+            }
+        )
 
 
 class Core(wiring.Component):
@@ -51,7 +58,7 @@ class Core(wiring.Component):
     ----------
     config : CspConfig
     hierarchical : bool
-        See :class:`csp_hw.array.Array`.
+        Instantiate the body as the Verilog module ``csp_body``. See :class:`csp_hw.array.Array`.
 
     Members
     -------
@@ -70,164 +77,68 @@ class Core(wiring.Component):
         config.check_core()
         self.config = config
         self.hierarchical = hierarchical
-        beat = config.cols
-        super().__init__(
-            {
-                "irq": Out(1),
-                **flat_members(REGISTERS, LiteSignature().flip()),
-                **flat_members(TABLE_PORT, ReadSignature(beat)),
-                **flat_members(MAP_PORT, ReadSignature(beat)),
-                **flat_members(RESULT_PORT, ReadSignature(beat)),
-                **flat_members(RESULT_PORT, WriteSignature(beat)),
-            }
-        )
+        super().__init__(CoreSignature(config))
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        beat = config.cols
-        m.submodules.registers = registers = RegisterFile(config)
-        m.submodules.control = control = Control(config)
-
-        # All that a failure resets: a clock domain of its own, since the modules that the datapath
-        # instantiates take their reset from a domain.
-        m.domains.flushed = ClockDomain(local=True)
-        m.d.comb += [
-            ClockSignal("flushed").eq(ClockSignal()),
-            ResetSignal("flushed").eq(ResetSignal() | control.flush),
-        ]
-        flush = DomainRenamer("flushed")
-        datapath = Datapath(config, hierarchical=self.hierarchical)
-        addresses = PassAddresses(config)
+        beat = self.config.cols
+        inside = None if self.hierarchical else Body(self.config)
+        body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
+        flush = flushed(m, "flushed_ports", body.flush)
         tables = ReadManager(beat, [FETCH_DEPTH, *(TABLE_DEPTHS[name] for name in TABLES)])
         maps = ReadManager(beat, [MAP_DEPTH])
         residuals = ReadManager(beat, [MAP_DEPTH])
         results = WriteManager(beat, MAP_DEPTH)
-        m.submodules.datapath = flush(datapath)
-        m.submodules.addresses = flush(addresses)
         m.submodules.tables = flush(tables)
         m.submodules.maps = flush(maps)
         m.submodules.residuals = flush(residuals)
         m.submodules.results = flush(results)
         readers = (tables, maps, residuals)
+        ports = (*readers, results)
 
-        connect_flat(m, self, REGISTERS, registers.axi)
+        connect_flat(m, self, REGISTERS, body.axi)
         connect_flat(m, self, TABLE_PORT, tables.axi)
         connect_flat(m, self, MAP_PORT, maps.axi)
         connect_flat(m, self, RESULT_PORT, residuals.axi)
         connect_flat(m, self, RESULT_PORT, results.axi)
 
-        # Control.
-        software, hardware = registers.software, registers.hardware
-        descriptor = control.descriptor
-        m.d.comb += [
-            self.irq.eq(registers.irq),
-            control.start.eq(software.control.start),
-            control.abort.eq(software.control.abort),
-            control.descriptors.eq(
-                Cat(Value.cast(0)[:8].replicate(8), software.descriptors.offset)
-            ),
-            control.count.eq(software.count.descriptors),
-            control.timeout.eq(software.timeout.cycles),
-            tables.runs[0].valid.eq(control.fetch.valid),
-            tables.runs[0].payload.offset.eq(control.fetch.payload),
-            tables.runs[0].payload.beats.eq(DESCRIPTOR_BYTES // beat),
-            control.fetch.ready.eq(tables.runs[0].ready),
-            datapath.descriptor.eq(descriptor),
-            datapath.start.eq(control.launch),
-            addresses.descriptor.eq(descriptor),
-            addresses.start.eq(control.launch),
-        ]
-
         # The window.
-        base = Cat(
-            Value.cast(0).replicate(12), software.base_low.address, software.base_high.address
-        )
-        size = Cat(software.size_low.bytes, software.size_high.bytes)
-        for port in (*readers, results):
-            m.d.comb += [port.base.eq(base), port.size.eq(size), port.stop.eq(control.stop)]
+        for port in ports:
+            m.d.comb += [
+                port.base.eq(body.base),
+                port.size.eq(body.size),
+                port.stop.eq(body.stop),
+            ]
         m.d.comb += [
-            results.low.eq(descriptor.output_low),
-            results.high.eq(descriptor.output_high),
-            results.strobe.eq(Cat(descriptor.strobe_low, descriptor.strobe_high)),
+            self.irq.eq(body.irq),
+            results.low.eq(body.low),
+            results.high.eq(body.high),
+            results.strobe.eq(body.strobe),
         ]
 
         # Streams.
-        sources = {name: tables.o[1 + n] for n, name in enumerate(TABLES)}
-        sources |= {"inputs": maps.o[0], "residual": residuals.o[0]}
-        runs = {name: tables.runs[1 + n] for n, name in enumerate(TABLES)}
-        runs |= {"inputs": maps.runs[0], "residual": residuals.runs[0], "results": results.runs}
-        for name, run in runs.items():
-            wiring.connect(m, getattr(addresses, name), run)
-        pairs = [(sources[name], getattr(datapath, name)) for name in READS]
-        pairs += [(tables.o[0], control.i), (datapath.results, results.i)]
-        for source, sink in pairs:
-            m.d.comb += [
-                Value.cast(sink.payload).eq(Value.cast(source.payload)),
-                sink.valid.eq(source.valid),
-                source.ready.eq(sink.ready),
-            ]
+        clients = {name: (tables, n) for n, name in enumerate(("descriptors", *TABLES))}
+        clients |= {"inputs": (maps, 0), "residual": (residuals, 0)}
+        for name, (port, n) in clients.items():
+            wiring.connect(m, getattr(body, f"{name}_runs"), port.runs[n])
+            m.d.comb += join(port.o[n], getattr(body, name))
+        wiring.connect(m, body.results_runs, results.runs)
+        m.d.comb += join(body.results, results.i)
 
-        # How the pass goes.
-        transfers = [*sources.values(), datapath.results]
-        transfers += [*(reader.axi.r for reader in readers), results.axi.w, results.axi.b]
-        left = [source.valid for source in (*sources.values(), datapath.results)]
-        left += [~reader.idle for reader in readers]
-        left += [addresses.reading, datapath.left, results.left]
-        m.d.sync += [
-            control.working.eq(datapath.busy),
-            control.writing.eq(addresses.writing | ~results.idle),
-            control.left.eq(Cat(left).any()),
-            control.progress.eq(
-                Cat(port.valid & port.ready for port in transfers).any() | datapath.moves
+        # How it goes.
+        moving = [*(reader.axi.r for reader in readers), results.axi.w, results.axi.b]
+        moves = [port.valid & port.ready for port in moving]
+        m.d.comb += [
+            body.progress.eq(Cat(moves).any()),
+            body.left.eq(results.left | Cat(~reader.idle for reader in readers).any()),
+            body.writing.eq(~results.idle),
+            body.quiet.eq(Cat(port.quiet for port in ports).all()),
+            body.waiting.eq(~body.quiet),
+            body.range_error.eq(Cat(port.error == Fault.RANGE for port in ports).any()),
+            body.bus_error.eq(Cat(port.error == Fault.BUS for port in ports).any()),
+            *(
+                body.moved[name].eq(move)
+                for name, move in zip(body.moved.shape().members, moves, strict=False)
             ),
         ]
-        m.d.comb += [
-            control.wrong_tiles.eq(datapath.error),
-            control.quiet.eq(Cat(port.quiet for port in (*readers, results)).all()),
-        ]
-        errors = [port.error for port in (*readers, results)]
-        m.d.comb += [
-            control.range_error.eq(Cat(error == Fault.RANGE for error in errors).any()),
-            control.bus_error.eq(Cat(error == Fault.BUS for error in errors).any()),
-        ]
-
-        # What software sees.
-        m.d.comb += [
-            hardware.status.busy.eq(control.busy),
-            hardware.status.done.eq(control.done),
-            hardware.status.error.eq(control.failed),
-            hardware.status.code.eq(control.code),
-            hardware.error_layer.index.eq(control.layer),
-            hardware.error_detail.detail.eq(control.detail),
-            hardware.layer.index.eq(control.layer),
-        ]
-        self._count(m, control, datapath, (tables, maps, residuals, results), hardware)
         return m
-
-    def _count(self, m, control, datapath, ports, hardware) -> None:
-        """Count cycles and beats since the start; hand on the engine's counters."""
-        tables, maps, residuals, results = ports
-        beats = {
-            "weight_port_beats": tables.axi.r,
-            "activation_beats": maps.axi.r,
-            "residual_beats": residuals.axi.r,
-            "result_beats": results.axi.w,
-        }
-        counted = {name: port.valid & port.ready for name, port in beats.items()}
-        counted["layer_count"] = control.finished
-        for name, event in counted.items():
-            count = Signal(32, name=name)
-            m.d.comb += hardware[name].value.eq(count)
-            m.d.sync += count.eq(Mux(control.begin, 0, count + event))
-        cycles = Signal(64, name="core_cycles")
-        m.d.sync += cycles.eq(Mux(control.begin, 0, cycles + control.busy))
-        m.d.comb += Cat(hardware.core_cycles_low.value, hardware.core_cycles_high.value).eq(cycles)
-        for name, layout in datapath.counters.shape():
-            counter = datapath.counters[name]
-            if name in hardware.shape().members:
-                m.d.comb += hardware[name].value.eq(counter)
-            else:
-                low, high = hardware[f"{name}_low"].value, hardware[f"{name}_high"].value
-                m.d.comb += Cat(low, high).eq(counter)
-            del layout

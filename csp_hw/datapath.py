@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The datapath of the core: beats of memory in, beats of results out, one pass at a time."""
 
-from amaranth import Cat, Module, ResetInserter, Signal, Value
+from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
 from csp_hw.counters import counters_layout
 from csp_hw.descriptor import FIELDS, Kind, descriptor_layout
-from csp_hw.engine import Engine
+from csp_hw.engine import ENGINE_MODULE, Engine, EngineSignature
 from csp_hw.feeder import Feeder
 from csp_hw.pool.pooler import Pooler
 from csp_hw.ports import (
@@ -17,6 +17,7 @@ from csp_hw.ports import (
     weights_layout,
 )
 from csp_hw.store import ReplayStore
+from csp_hw.util import join, part
 from csp_hw.width import WidthConverter, WidthGather
 
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
@@ -34,7 +35,8 @@ class Datapath(wiring.Component):
     ----------
     config : CspConfig
     hierarchical : bool
-        See :class:`csp_hw.array.Array`.
+        Instantiate the engine as the Verilog module ``csp_engine``, and let feeder and pooler
+        instantiate what they have many times. See :class:`csp_hw.array.Array`.
 
     Members
     -------
@@ -86,9 +88,10 @@ class Datapath(wiring.Component):
         m = Module()
         config, descriptor = self.config, self.descriptor
         cols, lanes = config.cols, config.lookahead
-        m.submodules.engine = engine = Engine(config, hierarchical=self.hierarchical)
-        m.submodules.feeder = feeder = Feeder(config)
-        m.submodules.pooler = pooler = Pooler(config)
+        inside = None if self.hierarchical else Engine(config)
+        engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
+        m.submodules.feeder = feeder = Feeder(config, hierarchical=self.hierarchical)
+        m.submodules.pooler = pooler = Pooler(config, hierarchical=self.hierarchical)
         regroup = WidthConverter if cols >= PARAM_BYTES else WidthGather
         m.submodules.params = params = regroup(8 * cols, 8 * PARAM_BYTES)
         entries = WidthConverter(8 * cols, 8 * ENTRY_BYTES)
@@ -162,7 +165,7 @@ class Datapath(wiring.Component):
             (feeder.activations, engine.activations),
             (pooler.o, wiring.flipped(self.results)),
         ):
-            m.d.comb += _join(source, sink)
+            m.d.comb += join(source, sink)
 
         # A map goes to the feeder; one that is only pooled, and results, go to the pooler.
         m.d.comb += [
@@ -170,7 +173,7 @@ class Datapath(wiring.Component):
             feeder.i.valid.eq(self.inputs.valid & convolve),
         ]
         with m.If(convolve):
-            m.d.comb += [self.inputs.ready.eq(feeder.i.ready), *_join(engine.results, pooler.i)]
+            m.d.comb += [self.inputs.ready.eq(feeder.i.ready), *join(engine.results, pooler.i)]
         with m.Else():
             m.d.comb += [
                 self.inputs.ready.eq(pooler.i.ready),
@@ -179,8 +182,8 @@ class Datapath(wiring.Component):
             ]
 
         issued = Signal()
-        inside = (engine.counts, engine.weights, engine.activations, engine.results)
-        moved = Cat(port.valid & port.ready for port in inside).any()
+        ports = (engine.counts, engine.weights, engine.activations, engine.results)
+        moved = Cat(port.valid & port.ready for port in ports).any()
         m.d.sync += [
             issued.eq(engine.counters.issued[0]),
             self.moves.eq(
@@ -194,12 +197,3 @@ class Datapath(wiring.Component):
             self.counters.eq(engine.counters),
         ]
         return m
-
-
-def _join(source, sink) -> list:
-    """Give the assignments that let a stream flow into one whose words have as many bits."""
-    return [
-        Value.cast(sink.payload).eq(Value.cast(source.payload)),
-        sink.valid.eq(source.valid),
-        source.ready.eq(sink.ready),
-    ]

@@ -26,6 +26,31 @@ from csp_hw.replay import ReplayBuffer
 from csp_hw.sequence import LayerSequencer
 from csp_hw.skip import SkipController
 
+#: Verilog module of the engine.
+ENGINE_MODULE = "csp_engine"
+
+
+class EngineSignature(wiring.Signature):
+    """Ports of the engine; :class:`Engine` explains them."""
+
+    def __init__(self, config: CspConfig):
+        super().__init__(
+            {
+                "layer": In(stream.Signature(layer_layout(config))),
+                "params": In(stream.Signature(filter_layout())),
+                "residual": In(stream.Signature(results_layout(config))),
+                "tiles": In(stream.Signature(tile_layout(config))),
+                "counts": In(stream.Signature(counts_layout(config))),
+                "weights": In(stream.Signature(weights_layout(config))),
+                "activations": In(stream.Signature(activations_layout(config))),
+                "positions": Out(stream.Signature(position_layout(config))),
+                "results": Out(stream.Signature(results_layout(config))),
+                "counters": Out(counters_layout()),
+                "idle": Out(1),
+                "kept": Out(1),
+            }
+        )
+
 
 class Engine(wiring.Component):
     """Compute one layer after the other, tile after tile.
@@ -75,22 +100,7 @@ class Engine(wiring.Component):
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
         self.hierarchical = hierarchical
-        super().__init__(
-            {
-                "layer": In(stream.Signature(layer_layout(config))),
-                "params": In(stream.Signature(filter_layout())),
-                "residual": In(stream.Signature(results_layout(config))),
-                "tiles": In(stream.Signature(tile_layout(config))),
-                "counts": In(stream.Signature(counts_layout(config))),
-                "weights": In(stream.Signature(weights_layout(config))),
-                "activations": In(stream.Signature(activations_layout(config))),
-                "positions": Out(stream.Signature(position_layout(config))),
-                "results": Out(stream.Signature(results_layout(config))),
-                "counters": Out(counters_layout()),
-                "idle": Out(1),
-                "kept": Out(1),
-            }
-        )
+        super().__init__(EngineSignature(config))
 
     def elaborate(self, platform):
         m = Module()

@@ -2,41 +2,91 @@
 """From a configuration to a folder of Verilog that needs nothing else of this project.
 
 ============== ====================================================================================
-csp_engine.v   the accelerator; its top is the module ``csp_engine``
+csp_core.v     a top: the core with memory ports
+csp_stream.v   a top: the core with streams
+csp_body.v     what both have inside, around the engine
+csp_engine.v   a top and the heart of both: streams of words in, streams of results out
+csp_parts.v    what stands in the engine many times
+csp_core.f …   of each top its sources, as command files of simulators and synthesisers list them
 config.json    the build-time parameters and the version of this generator
-signals.json   every port, and where its fields lie in it
-files.f        the sources, as command files of simulators and synthesisers list them
+signals.json   every port of each top, and where fields lie in ports and in a descriptor
+csp_regs.h     the registers in C
 ============== ====================================================================================
+
+A configuration that is that of an engine only gives no more than an engine.
 """
 
 import contextlib
+import enum
 import gc
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import verilog
+from amaranth.back import rtlil
+from amaranth.back.verilog import _convert_rtlil_text
 from amaranth.hdl import Shape
+from amaranth.hdl._nir import Netlist
 from amaranth.lib import data, wiring
+from amaranth.lib.wiring import Out
 
 from csp_hw import ports
 from csp_hw.array import parts
+from csp_hw.body import BODY_MODULE, Body
 from csp_hw.config import ConfigError, CspConfig
-from csp_hw.core import Core
-from csp_hw.counters import counters_layout
-from csp_hw.engine import Engine
+from csp_hw.core import CORE_MODULE, Core, CoreSignature
+from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
+from csp_hw.engine import ENGINE_MODULE, Engine, EngineSignature
+from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.output import COLUMN_MODULE, OutputColumn
+from csp_hw.pool import pooler
+from csp_hw.stream_core import STREAM_MODULE, StreamCore, StreamCoreSignature
 
-#: Names of the tops.
-TOP, CORE = "csp_engine", "csp_core"
-VERILOG, CONFIG, SIGNALS, FILES = "csp_engine.v", "config.json", "signals.json", "files.f"
+
+class Top(enum.StrEnum):
+    """The tops, by the names of their modules."""
+
+    CORE = CORE_MODULE
+    STREAM = STREAM_MODULE
+    ENGINE = ENGINE_MODULE
+
+
+#: File of what the engine instantiates many times.
+PARTS = "csp_parts.v"
+#: The sources of each top, what is instantiated before what instantiates it.
+SOURCES = {
+    Top.CORE: (PARTS, f"{Top.ENGINE}.v", f"{BODY_MODULE}.v", f"{Top.CORE}.v"),
+    Top.STREAM: (PARTS, f"{Top.ENGINE}.v", f"{BODY_MODULE}.v", f"{Top.STREAM}.v"),
+    Top.ENGINE: (PARTS, f"{Top.ENGINE}.v"),
+}
+#: The modules of each file.
+MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
+    PARTS: lambda config: {**parts(config), COLUMN_MODULE: OutputColumn(config)},
+    f"{Top.ENGINE}.v": lambda config: {Top.ENGINE: Engine(config, hierarchical=True)},
+    f"{BODY_MODULE}.v": lambda config: {
+        BANK_MODULE: LineBank(config),
+        **pooler.parts(config),
+        BODY_MODULE: Body(config, hierarchical=True),
+    },
+    f"{Top.CORE}.v": lambda config: {Top.CORE: Core(config, hierarchical=True)},
+    f"{Top.STREAM}.v": lambda config: {Top.STREAM: StreamCore(config, hierarchical=True)},
+}
+CONFIG, SIGNALS, REGISTERS = "config.json", "signals.json", "csp_regs.h"
+LISTS = {top: f"{top}.f" for top in Top}
+#: All that this module has ever written.
+OURS = {*LISTS.values(), *sum(SOURCES.values(), ()), CONFIG, SIGNALS, REGISTERS, "files.f"}
+#: Where the C header lies: in a checkout, and in an installed package.
+HEADERS = (
+    Path(__file__).parents[1] / "drivers" / "c" / REGISTERS,
+    Path(__file__).parent / REGISTERS,
+)
 #: Version of config.json and signals.json.
-FORMAT = 1
+FORMAT = 2
 
 
 def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
@@ -56,9 +106,23 @@ def stream_layouts(config: CspConfig) -> dict[str, data.Layout]:
     }
 
 
+def why_no_core(config: CspConfig) -> str | None:
+    """Give the reason if a configuration is that of an engine only."""
+    try:
+        config.check_core()
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def tops(config: CspConfig) -> tuple[Top, ...]:
+    """Give what can be made of a configuration."""
+    return tuple(Top) if why_no_core(config) is None else (Top.ENGINE,)
+
+
 def engine_verilog(config: CspConfig) -> str:
     """Give the engine as one text; the same for the same configuration, byte for byte."""
-    return _verilog({**_repeated(config), TOP: Engine(config, hierarchical=True)})
+    return top_verilog(config, Top.ENGINE)
 
 
 def core_verilog(config: CspConfig) -> str:
@@ -69,53 +133,72 @@ def core_verilog(config: CspConfig) -> str:
     ConfigError
         The configuration is that of an engine only.
     """
-    return _verilog({**_repeated(config), CORE: Core(config, hierarchical=True)})
+    return top_verilog(config, Top.CORE)
 
 
-def _repeated(config: CspConfig) -> dict[str, wiring.Component]:
-    """Give what stands in a design rows × cols, or cols times."""
-    return {**parts(config), COLUMN_MODULE: OutputColumn(config)}
+def top_verilog(config: CspConfig, top: Top) -> str:
+    """Give a top as one text; the same for the same configuration, byte for byte.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is that of an engine only, and another top is wanted.
+    """
+    if top is not Top.ENGINE:
+        config.check_core()
+    return "".join(source(config, name) for name in SOURCES[top])
 
 
-def _verilog(modules: dict[str, wiring.Component]) -> str:
-    """Give modules as one text.
+def source(config: CspConfig, name: str) -> str:
+    """Give the Verilog of a file.
 
     What repeats is elaborated once, as a module of its own: neither the time nor the text grows
-    with rows × cols. Source locations are paths of this machine, and half of the text.
+    with rows × cols. Source locations would be paths of this machine, and half of the text.
     """
-    with _collector_paused():
-        return "".join(
-            verilog.convert(module, name=name, emit_src=False, strip_internal_attrs=True)
-            for name, module in modules.items()
+    with _collector_paused(), _brief():
+        text = "".join(
+            rtlil.convert(component, name=module, emit_src=False)
+            for module, component in MODULES[name](config).items()
         )
+    # Yosys takes a while to start: once a file.
+    return _convert_rtlil_text(text, strip_internal_attrs=True)
 
 
 def signals(config: CspConfig) -> dict[str, Any]:
-    """Give the map of ports: direction, width, and [offset, width, signed] of each field.
+    """Give the map of ports of each top, and of the fields of a descriptor.
 
-    Bit 0 is the least significant one. A field that is itself an array or a structure has its own
-    ``fields``; the elements of an array are named by their index.
+    A port has a direction and a width. Of the engine's, those with fields have [offset, width,
+    signed] of each. Bit 0 is the least significant one. A field that is itself an array or a
+    structure has its own ``fields``; the elements of an array are named by their index.
     """
+    made = tops(config)
+    signatures = {Top.ENGINE: EngineSignature(config)}
+    if Top.CORE in made:
+        signatures |= {Top.CORE: CoreSignature(config), Top.STREAM: StreamCoreSignature(config)}
+    described: dict[str, Any] = {
+        "format": FORMAT,
+        "tops": {top.value: {"ports": _ports(signatures[top])} for top in made},
+    }
+    described["tops"][Top.ENGINE]["streams"] = [*stream_layouts(config), "positions"]
+    if Top.CORE in made:
+        fields = {name: {"bit": bit, "width": width} for name, (bit, width) in FIELDS.items()}
+        described["descriptor"] = {"bytes": DESCRIPTOR_BYTES, "fields": fields}
+    return described
+
+
+def _ports(signature: wiring.Signature) -> dict[str, Any]:
+    """Describe the ports of a top."""
     described: dict[str, Any] = {
         "clk": {"direction": "input", "width": 1},
         "rst": {"direction": "input", "width": 1},
     }
-    streams = stream_layouts(config) | {"positions": ports.position_layout(config)}
-    for name, layout in streams.items():
-        outward = name in ("results", "positions")
-        forward, backward = ("output", "input") if outward else ("input", "output")
-        described[f"{name}__payload"] = {"direction": forward, **_fields(layout)}
-        described[f"{name}__valid"] = {"direction": forward, "width": 1}
-        described[f"{name}__ready"] = {"direction": backward, "width": 1}
-    described["counters"] = {"direction": "output", **_fields(counters_layout())}
-    described["idle"] = {"direction": "output", "width": 1}
-    described["kept"] = {"direction": "output", "width": 1}
-    return {
-        "format": FORMAT,
-        "top": TOP,
-        "streams": list(streams),
-        "ports": described,
-    }
+    for path, member, value in signature.flatten(signature.create()):
+        fields = {"width": Shape.cast(member.shape).width}
+        if isinstance(value, data.View):
+            fields = _fields(value.shape())
+        direction = "output" if member.flow is Out else "input"
+        described["__".join(map(str, path))] = {"direction": direction, **fields}
+    return described
 
 
 def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]:
@@ -137,12 +220,16 @@ def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]
     """
     target = Path(directory).absolute()
     _check_target(target)
-    contents = {
-        VERILOG: engine_verilog(config),
+    made = tops(config)
+    names = dict.fromkeys(name for top in made for name in SOURCES[top])
+    contents = {name: source(config, name) for name in names}
+    contents |= {LISTS[top]: "".join(f"{name}\n" for name in SOURCES[top]) for top in made}
+    contents |= {
         CONFIG: _config_json(config),
         SIGNALS: json.dumps(signals(config), indent=1) + "\n",
-        FILES: f"{VERILOG}\n",
     }
+    if Top.CORE in made:
+        contents[REGISTERS] = _registers()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_folder(target, contents)
@@ -150,6 +237,41 @@ def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]
         what = error.strerror or error
         raise ConfigError(f"cannot write {target}: {what}") from error
     return [target / name for name in contents]
+
+
+def _registers() -> str:
+    """Give the C header of the registers."""
+    return next(path for path in HEADERS if path.exists()).read_text(encoding="utf-8")
+
+
+class _Emitter(rtlil.ModuleEmitter):
+    """Amaranth's, without two things that are nearly all of a large core's text.
+
+    Memories of zeros have no initial value: no block reads what it has not written, and
+    memories of FPGAs begin with zeros anyway. Fields of structures have no wires of their own,
+    which nothing reads.
+    """
+
+    def emit_memory(self, cell_idx, cell):
+        if any(cell.init):
+            super().emit_memory(cell_idx, cell)
+
+    def emit_signal_fields(self):
+        pass
+
+
+@contextlib.contextmanager
+def _brief() -> Iterator[None]:
+    """Let Amaranth emit modules with :class:`_Emitter`, and look for no combinational cycles.
+
+    Looking for them takes a sixth of the time, and is a test's work.
+    """
+    emitter, check = rtlil.ModuleEmitter, Netlist.check_comb_cycles
+    rtlil.ModuleEmitter, Netlist.check_comb_cycles = _Emitter, lambda _: None
+    try:
+        yield
+    finally:
+        rtlil.ModuleEmitter, Netlist.check_comb_cycles = emitter, check
 
 
 @contextlib.contextmanager
@@ -196,11 +318,10 @@ def _check_target(target: Path) -> None:
     if not target.is_dir():
         raise ConfigError(f"{target} exists and is no folder")
     names = {path.name for path in target.iterdir()}
-    ours = {VERILOG, CONFIG, SIGNALS, FILES}
     if not names:
         return
-    if not names <= ours or not _is_ours(target / CONFIG):
-        other = min(names - ours, default=min(names))
+    if not names <= OURS or not _is_ours(target / CONFIG):
+        other = min(names - OURS, default=min(names))
         raise ConfigError(f"{target} holds {other}, which was not generated: choose another folder")
 
 

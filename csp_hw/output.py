@@ -53,7 +53,8 @@ RESIDUAL_DELAY = 3
 
 def _limit(sign, width: int):
     """Give the smallest (``sign`` = 1) or largest value of ``width`` bits."""
-    return Cat((~sign).replicate(width - 1), sign).as_signed()
+    most = (1 << (width - 1)) - 1
+    return Mux(sign, Const(-most - 1, signed(width)), Const(most, signed(width)))
 
 
 def _clip(value, width: int):

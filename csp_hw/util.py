@@ -1,22 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small pieces of logic that several blocks use."""
 
-from amaranth import ClockSignal, Instance, Module, ResetSignal, Signal, Value
+from amaranth import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Instance,
+    Module,
+    ResetSignal,
+    Shape,
+    Signal,
+    Value,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 
 def delayed(m: Module, value, cycles: int, name: str, *, reset_less: bool = False):
-    """Give a value some cycles later, through registers ``name_0`` and so on.
+    """Give a value some cycles later, through one register ``name`` as wide as all cycles.
 
     ``reset_less`` spares data the reset that only flags need: in a large array its wires would
     take more routing than any other net.
     """
-    for n in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{n}", reset_less=reset_less)
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
+    if cycles == 0:
+        return value
+    shape, bits = value.shape(), Value.cast(value)
+    line = Signal(cycles * len(bits), name=name, reset_less=reset_less)
+    m.d.sync += line.eq(Cat(bits, line))
+    late = line[-len(bits) :]
+    if isinstance(shape, Shape):
+        return late.as_signed() if shape.signed else late
+    return shape(late)
 
 
 def place(
@@ -50,3 +65,61 @@ def place(
         inside = Value.cast(getattr(component, port))
         m.d.comb += inside.eq(wire) if directions[port] is In else wire.eq(inside)
     return component
+
+
+def part(
+    m: Module,
+    name: str,
+    signature: wiring.Signature,
+    module: str,
+    component: wiring.Component | None = None,
+) -> wiring.Component | wiring.PureInterface:
+    """Add a submodule: a component or, without one, its Verilog module.
+
+    Parameters
+    ----------
+    m : Module
+    name : str
+        Of the submodule.
+    signature : Signature
+        The component's.
+    module : str
+        Name of the Verilog module.
+    component : Component, optional
+
+    Returns
+    -------
+    Component or interface
+        Something with the component's ports.
+    """
+    if component is not None:
+        m.submodules[name] = component
+        return component
+    interface = signature.create(path=(name,))
+    ports = {
+        f"{'i' if member.flow is In else 'o'}_{'__'.join(map(str, path))}": Value.cast(value)
+        for path, member, value in signature.flatten(interface)
+    }
+    m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    return interface
+
+
+def flushed(m: Module, name: str, flush: Value) -> DomainRenamer:
+    """Give what has blocks reset by a signal, too.
+
+    A clock domain of its own: Verilog modules take their reset from a domain. Its name is none of
+    a module around this one.
+    """
+    domain = ClockDomain(name, local=True)
+    m.domains += domain
+    m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(ResetSignal() | flush)]
+    return DomainRenamer(name)
+
+
+def join(source, sink) -> list:
+    """Give the assignments that let a stream flow into one whose words have as many bits."""
+    return [
+        Value.cast(sink.payload).eq(Value.cast(source.payload)),
+        sink.valid.eq(source.valid),
+        source.ready.eq(sink.ready),
+    ]

@@ -115,6 +115,9 @@ def generate(
         config = config.replace(style=style)
     for path in csp_generate.generate(config, output):
         typer.echo(f"wrote {path}")
+    reason = csp_generate.why_no_core(config)
+    if reason is not None:
+        typer.echo(f"only an engine, no csp_core and no csp_stream: {reason}")
 
 
 @app.command("compile")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AXI4 and AXI4-Lite as streams, one a channel, and as the flat ports of a Verilog top.
+"""AXI4, AXI4-Lite and AXI4-Stream as streams, one a channel, and as flat ports of a Verilog top.
 
 Inside, a channel is a stream whose payload holds what changes: its rules (a word on offer neither
 changes nor is withdrawn, and does not wait for ``ready``) are AXI's. Outside, it has the names
@@ -41,7 +41,7 @@ def _check(data_bytes: int) -> None:
 
 def _channels(layouts: dict[str, dict[str, int]]) -> dict[str, wiring.Member]:
     """Give the members of a manager: it sends addresses and data to write, the rest comes back."""
-    flows = {"ar": Out, "aw": Out, "w": Out, "r": In, "b": In}
+    flows = {"ar": Out, "aw": Out, "w": Out, "r": In, "b": In, "t": Out}
     return {
         channel: flows[channel](
             stream.Signature(
@@ -151,6 +151,30 @@ class LiteSignature(wiring.Signature):
                 }
             )
         )
+
+
+class PacketSignature(wiring.Signature):
+    """AXI4-Stream as a sender sees it; a packet ends with ``last``.
+
+    Parameters
+    ----------
+    data_bytes : int
+        Bytes of a beat; a power of two.
+    strobes : bool
+        Has ``strb`` and ``keep``. A byte without its strobe keeps its place, but means nothing; a
+        beat that keeps no byte only ends its packet.
+
+    Members
+    -------
+    t : Out(stream)
+        ``data``, ``strb`` and ``keep`` if there, ``last``.
+    """
+
+    def __init__(self, data_bytes: int, *, strobes: bool = False):
+        _check(data_bytes)
+        self.constants = {}
+        kinds = {"strb": data_bytes, "keep": data_bytes} if strobes else {}
+        super().__init__(_channels({"t": {"data": 8 * data_bytes, **kinds, "last": 1}}))
 
 
 def flat_members(prefix: str, signature: wiring.Signature) -> dict[str, wiring.Member]:

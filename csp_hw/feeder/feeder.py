@@ -78,6 +78,8 @@ class Feeder(wiring.Component):
     ----------
     config : CspConfig
         That of a core.
+    hierarchical : bool
+        See :class:`csp_hw.feeder.lines.LineBuffer`.
 
     Members
     -------
@@ -107,9 +109,10 @@ class Feeder(wiring.Component):
         What, a :class:`FeedError`.
     """
 
-    def __init__(self, config: CspConfig):
+    def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         config.check_core()
         self.config = config
+        self.hierarchical = hierarchical
         super().__init__(
             {
                 "start": In(1),
@@ -140,7 +143,7 @@ class Feeder(wiring.Component):
         m.submodules.replay = replay = TapReplay(config)
         m.submodules.writer = writer = MapWriter(config)
         m.submodules.windows = windows = Windows(config, lines.latency(config) - 1)
-        m.submodules.line_buffer = line_buffer = LineBuffer(config)
+        m.submodules.line_buffer = line_buffer = LineBuffer(config, hierarchical=self.hierarchical)
         m.submodules.queue = queue = WordQueue(config)
 
         # The pass: all blocks begin when the scan of the kernel is through.

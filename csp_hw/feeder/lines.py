@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The line buffer: banks, and the way of a byte from its bank to its row."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
+from csp_hw.feeder.bank import BANK_MODULE, BankSignature, LineBank, chunks, selections
 from csp_hw.feeder.layouts import (
     address_bits,
     request_layout,
@@ -13,25 +14,15 @@ from csp_hw.feeder.layouts import (
     store_layout,
 )
 from csp_hw.ports import activations_layout
-from csp_hw.util import delayed
+from csp_hw.util import delayed, part
 
-#: Bits of a byte's number that one stage of its selection uses, and of a rotation.
-SELECT_BITS = 3
+#: Bits of a rotation that one stage uses.
 ROTATE_BITS = 2
-#: Words from which a bank is a block RAM.
-BLOCK_RAM_WORDS = 64
-
-
-def _chunks(bits: int, size: int) -> list[tuple[int, int]]:
-    """Give the ranges of bits that each stage uses, from the lowest."""
-    return [(low, min(low + size, bits)) for low in range(0, bits, size)]
 
 
 def latency(config: CspConfig) -> int:
     """Give the cycles from a request to its word."""
-    selections = _chunks((config.cols - 1).bit_length(), SELECT_BITS)
-    rotations = _chunks(row_bits(config), ROTATE_BITS)
-    return 3 + len(selections) + len(rotations)
+    return 3 + len(selections(config)) + len(chunks(row_bits(config), ROTATE_BITS))
 
 
 class LineBuffer(wiring.Component):
@@ -43,6 +34,12 @@ class LineBuffer(wiring.Component):
     Latency: :func:`latency` cycles. What is stored in the cycle of a request or before is seen by
     it, what is stored two cycles later or after is not; in the cycle between, nothing may be
     stored at an address that the request reads.
+
+    Parameters
+    ----------
+    config : CspConfig
+    hierarchical : bool
+        Instantiate the banks as the Verilog module ``csp_line_bank``.
 
     Members
     -------
@@ -58,8 +55,9 @@ class LineBuffer(wiring.Component):
         A byte for each row.
     """
 
-    def __init__(self, config: CspConfig):
+    def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
+        self.hierarchical = hierarchical
         super().__init__(
             {
                 "ring_mask": In(address_bits(config)),
@@ -90,55 +88,30 @@ class LineBuffer(wiring.Component):
             below.eq(Cat(bank < rotation for bank in range(rows))),
         ]
 
-        # Read without a clock and then registered: Yosys makes block RAM of both together, and
-        # believes `no_rw_check` only in this form. A block RAM answers late, so its words go
-        # straight to registers.
-        attrs = {"no_rw_check": 1}
-        if config.line_words >= BLOCK_RAM_WORDS:
-            attrs["ram_style"] = "block"
-        words = []
-        for bank in range(rows):
-            store = memory.Memory(
-                shape=data.ArrayLayout(unsigned(8), config.cols),
-                depth=config.line_words,
-                init=[],
-                attrs=attrs,
-            )
-            m.submodules[f"bank_{bank}"] = store
-            write, read = store.write_port(), store.read_port(domain="comb")
-            fetched = Signal(store.shape, name=f"fetched_{bank}", reset_less=True)
-            word = Signal(store.shape, name=f"word_{bank}", reset_less=True)
-            m.d.comb += [
-                write.addr.eq(self.store.address),
-                write.data.eq(self.store.word),
-                write.en.eq(self.store.banks[bank]),
-                read.addr.eq(Mux(below[bank], beyond, here)),
-            ]
-            m.d.sync += [fetched.eq(read.data), word.eq(fetched)]
-            words.append([word[byte] for byte in range(config.cols)])
-
-        # The byte of each bank's word.
+        # The bits of a byte's number go where they are needed when they are.
         stage = 3
-        byte = delayed(m, request.byte, stage, "byte")
-        for low, high in _chunks((config.cols - 1).bit_length(), SELECT_BITS):
-            reduced = []
-            for bank, word in enumerate(words):
-                reduced.append([])
-                for first in range(0, len(word), 1 << (high - low)):
-                    candidates = data.ArrayLayout(unsigned(8), 1 << (high - low))
-                    chosen = Signal(8, name=f"byte_{bank}_{low}_{first}")
-                    group = Signal(candidates, name=f"bytes_{bank}_{low}_{first}")
-                    m.d.comb += group.eq(Cat(word[first : first + candidates.length]))
-                    m.d.sync += chosen.eq(group[byte[low:high]])
-                    reduced[-1].append(chosen)
-            words = reduced
-            byte = delayed(m, byte, 1, f"byte_{low}")
+        select = []
+        for low, high in selections(config):
+            select.append(delayed(m, request.byte[low:high], stage, f"byte_{low}"))
             stage += 1
 
+        bytes_read = []
+        for number in range(rows):
+            inside = None if self.hierarchical else LineBank(config)
+            bank = part(m, f"bank_{number}", BankSignature(config), BANK_MODULE, inside)
+            m.d.comb += [
+                bank.write.eq(self.store.banks[number]),
+                bank.write_address.eq(self.store.address),
+                bank.write_word.eq(self.store.word),
+                bank.read_address.eq(Mux(below[number], beyond, here)),
+                bank.select.eq(Cat(select)),
+            ]
+            bytes_read.append(bank.o)
+
         # The bank of each row; the last stage has the mask.
-        word = Cat(word[0] for word in words)
+        word = Cat(bytes_read)
         turn = delayed(m, rotation, stage, "turn")
-        for low, high in _chunks(row_bits(config), ROTATE_BITS):
+        for low, high in chunks(row_bits(config), ROTATE_BITS):
             for bit in range(low, high):
                 word = Mux(turn[bit], word.rotate_right(8 << bit), word)
             if high == row_bits(config):

@@ -9,18 +9,25 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.buffer import ResultBuffer
 from csp_hw.config import ACTIVATION_BITS, CspConfig
-from csp_hw.output import COLUMN_LATENCY, OutputColumn
+from csp_hw.output import COLUMN_LATENCY, ColumnSignature, OutputColumn
 from csp_hw.pool import reduce
+from csp_hw.pool.lane import ReducerLane
 from csp_hw.pool.reduce import Reducer
 from csp_hw.pool.walk import Walker
 from csp_hw.ports import POOL_COVER, PoolKind, filter_layout, pool_layout, results_layout
-from csp_hw.util import delayed
+from csp_hw.util import delayed, part
 
+#: Verilog modules of a column and of its lanes, instantiated cols times.
+COLUMN_MODULE = "csp_pool_column"
+LANE_X_MODULE, LANE_Y_MODULE = "csp_pool_lane_x", "csp_pool_lane_y"
 #: Windows have up to 63 × 63 values of at most 255 in magnitude: 14 bits and a sign for those of a
 #: line, 20 bits and a sign for all. Overlapping windows have up to three values along that axis:
 #: a value has 8 bits and a sign, the sum of up to four of a line 10 bits and a sign.
 LINE_BITS, SUM_BITS = 15, 21
 KEPT_LINE_BITS = 11
+#: Bits of the lanes along x, where values are activations, and along y.
+LANE_X = {"value_bits": ACTIVATION_BITS, "sum_bits": LINE_BITS, "kept_bits": ACTIVATION_BITS}
+LANE_Y = {"value_bits": LINE_BITS, "sum_bits": SUM_BITS, "kept_bits": KEPT_LINE_BITS}
 #: Words that may be inside at once, two rows of LUT RAM on an ECP5: enough for the latency.
 CREDITS = 32
 #: Words that may have begun since the places were counted.
@@ -31,6 +38,20 @@ REDUCED = REDUCED_X - reduce.VALUE_DELAY + reduce.LATENCY
 RESULT = REDUCED + COLUMN_LATENCY
 #: Cycles from the acceptance of a window's last word to its result's first cycle on offer.
 LATENCY = 1 + RESULT + 2
+
+
+def parts(config: CspConfig) -> dict[str, wiring.Component]:
+    """Give the Verilog modules that a hierarchical pooler instantiates, by name."""
+    return {
+        LANE_X_MODULE: ReducerLane(**LANE_X),
+        LANE_Y_MODULE: ReducerLane(**LANE_Y),
+        COLUMN_MODULE: _column(config),
+    }
+
+
+def _column(config: CspConfig) -> OutputColumn:
+    """Give what requantises a column: that of the output stage, for the sums of a window."""
+    return OutputColumn(config.replace(acc_bits=SUM_BITS))
 
 
 class Pooler(wiring.Component):
@@ -52,6 +73,8 @@ class Pooler(wiring.Component):
     ----------
     config : CspConfig
         ``pool_words`` words of ``cols`` values are kept along each axis.
+    hierarchical : bool
+        Instantiate columns and lanes as the Verilog modules that :func:`parts` gives.
 
     Ports
     -----
@@ -68,8 +91,9 @@ class Pooler(wiring.Component):
         A word of the map or of the padding went through in the cycle before.
     """
 
-    def __init__(self, config: CspConfig):
+    def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
+        self.hierarchical = hierarchical
         super().__init__(
             {
                 "start": In(1),
@@ -86,19 +110,12 @@ class Pooler(wiring.Component):
         config, pool = self.config, self.pool
         lanes, entries = config.cols, config.pool_words
         m.submodules.walker = walker = Walker(config)
+        module_x, module_y = (LANE_X_MODULE, LANE_Y_MODULE) if self.hierarchical else (None, None)
         m.submodules.along_x = along_x = Reducer(
-            lanes=lanes,
-            entries=entries,
-            value_bits=ACTIVATION_BITS,
-            sum_bits=LINE_BITS,
-            kept_bits=ACTIVATION_BITS,
+            lanes=lanes, entries=entries, **LANE_X, module=module_x
         )
         m.submodules.along_y = along_y = Reducer(
-            lanes=lanes,
-            entries=entries,
-            value_bits=LINE_BITS,
-            sum_bits=SUM_BITS,
-            kept_bits=KEPT_LINE_BITS,
+            lanes=lanes, entries=entries, **LANE_Y, module=module_y
         )
         m.submodules.buffer = buffer = ResultBuffer(results_layout(config), CREDITS)
 
@@ -175,14 +192,15 @@ class Pooler(wiring.Component):
                     m.d.sync += filter_.mult.eq(pool.mults[y * POOL_COVER + x])
         with m.If(~average):
             m.d.sync += filter_.mult.eq(1)
+        signature = ColumnSignature(config.replace(acc_bits=SUM_BITS))
         for lane in range(lanes):
-            column = OutputColumn(config.replace(acc_bits=SUM_BITS))
-            m.submodules[f"column_{lane}"] = column
+            inside = None if self.hierarchical else _column(config)
+            stage = part(m, f"column_{lane}", signature, COLUMN_MODULE, inside)
             m.d.comb += [
-                column.acc.eq(along_y.results[lane]),
-                column.filter.eq(filter_),
-                column.unsigned.eq(~(average & pool.signed)),
-                buffer.data[lane].eq(column.result ^ (shifted << 7)),
+                stage.acc.eq(along_y.results[lane]),
+                stage.filter.eq(filter_),
+                stage.unsigned.eq(~(average & pool.signed)),
+                buffer.data[lane].eq(stage.result ^ (shifted << 7)),
             ]
         m.d.comb += buffer.write.eq(delayed(m, leaves, RESULT, "leaves"))
         return m

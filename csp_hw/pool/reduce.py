@@ -3,11 +3,12 @@
 
 import itertools
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.util import delayed
+from csp_hw.pool.lane import LaneSignature, ReducerLane
+from csp_hw.util import delayed, part
 
 #: Values follow what is said of them by so many cycles, in which what is kept is read.
 VALUE_DELAY = 3
@@ -15,8 +16,6 @@ VALUE_DELAY = 3
 LATENCY = 5
 #: Steps after which something kept can be read again; before, it is on its way.
 DISTANCES = range(1, 5)
-#: Maxima are of unsigned bytes.
-BYTE = 8
 #: Entries from which they are kept in block RAM.
 BLOCK_RAM_WORDS = 32
 
@@ -41,6 +40,8 @@ class Reducer(wiring.Component):
         Of a signed result.
     kept_bits : int
         Of a signed value in overlapping windows.
+    module : str, optional
+        Instantiate the lanes as this Verilog module, a :class:`csp_hw.pool.lane.ReducerLane`.
 
     Members
     -------
@@ -54,13 +55,20 @@ class Reducer(wiring.Component):
         something else if none ends.
     """
 
-    def __init__(self, *, lanes: int, entries: int, value_bits: int, sum_bits: int, kept_bits: int):
+    def __init__(
+        self,
+        *,
+        lanes: int,
+        entries: int,
+        value_bits: int,
+        sum_bits: int,
+        kept_bits: int,
+        module: str | None = None,
+    ):
         self.lanes = lanes
         self.entries = entries
-        self.value_bits = value_bits
-        self.sum_bits = sum_bits
-        self.kept_bits = kept_bits
-        self.state_bits = max(sum_bits, 2 * kept_bits)
+        self.widths = {"value_bits": value_bits, "sum_bits": sum_bits, "kept_bits": kept_bits}
+        self.module = module
         super().__init__(
             {
                 "maximum": In(1),
@@ -76,7 +84,7 @@ class Reducer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word = data.ArrayLayout(unsigned(self.state_bits), self.lanes)
+        word = data.ArrayLayout(unsigned(LaneSignature(**self.widths).state_bits), self.lanes)
         # An entry that is read while it is written is taken from the registers behind the adder.
         attrs = {"no_rw_check": 1}
         if self.entries >= BLOCK_RAM_WORDS:
@@ -111,7 +119,7 @@ class Reducer(wiring.Component):
         m.d.sync += [again.eq(found), same_again.eq(same), fresh_again.eq(fresh)]
 
         # 2: what is on its way since 2, 3 or 4 steps; 0, which adds nothing, if a window begins.
-        states = [register(f"state_{n}") for n in range(3)]
+        states = [Signal(word, name="state_0"), *(register(f"state_{n}") for n in (1, 2))]
         kept = register("kept")
         forward = Signal()
         m.d.sync += [
@@ -125,33 +133,24 @@ class Reducer(wiring.Component):
         with m.If(fresh_again):
             m.d.sync += kept.eq(0)
 
-        # 3: the only loop is here, from the state through the adder to the state. 4: write; add the
-        # newest of overlapping values.
+        # 3: the lanes, with the only loop. 4: write; add the newest of overlapping values.
         m.d.comb += [
             write.en.eq(valids[4]),
             write.addr.eq(entries[4]),
             write.data.eq(states[0]),
         ]
-        for lane in range(self.lanes):
-            base = Signal(self.state_bits, name=f"base_{lane}")
-            pair = Signal(signed(self.sum_bits), name=f"pair_{lane}", reset_less=True)
-            newest = Signal(signed(self.kept_bits), name=f"newest_{lane}", reset_less=True)
-            value = self.values[lane]
-            last, last_but_one = (base.word_select(n, self.kept_bits).as_signed() for n in range(2))
-            left = Mux(self.overlaps, last, base[: self.sum_bits].as_signed())
-            right = Mux(self.overlaps, Mux(self.three, last_but_one, 0), value)
-            joined = self._join(left, right)
-            m.d.comb += base.eq(Mux(forward, states[0][lane], kept[lane]))
-            m.d.sync += [
-                pair.eq(joined),
-                newest.eq(Mux(self.overlaps, value, 0)),
-                states[0][lane].eq(Mux(self.overlaps, Cat(value[: self.kept_bits], last), joined)),
-                self.results[lane].eq(self._join(pair, newest)),
+        for number in range(self.lanes):
+            inside = None if self.module else ReducerLane(**self.widths)
+            signature = LaneSignature(**self.widths)
+            lane = part(m, f"lane_{number}", signature, self.module, inside)
+            m.d.comb += [
+                lane.maximum.eq(self.maximum),
+                lane.overlaps.eq(self.overlaps),
+                lane.three.eq(self.three),
+                lane.forward.eq(forward),
+                lane.kept.eq(kept[number]),
+                lane.value.eq(self.values[number]),
+                states[0][number].eq(lane.state),
+                self.results[number].eq(lane.result),
             ]
         return m
-
-    def _join(self, left, right):
-        """Give the sum or the maximum of two values."""
-        left_byte, right_byte = left[:BYTE], right[:BYTE]
-        larger = Mux(left_byte > right_byte, left_byte, right_byte)
-        return Mux(self.maximum, larger, left + right)

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from csp_hw.config import CspConfig
-from csp_hw.generate import CORE, core_verilog
+from csp_hw.generate import Top, core_verilog
 from sim.cosim import cache
 from sim.cosim.build import (
     OPTIMISE_FAST,
@@ -70,7 +70,7 @@ def build_platform(config: CspConfig, *, report: Report | None = None) -> Path:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         harness = {"harness": ([folder / HARNESS.name], OPTIMISE)}
-        objects = translator.objects(folder, CORE, [VERILOG], tell, more=harness)
+        objects = translator.objects(folder, Top.CORE, [VERILOG], tell, more=harness)
         tell("linking", 0.95)
         # One object of many, so that nothing else of the cache is needed later.
         command = [*translator.compiler.command, "-r", "-nostdlib", "-o", PLATFORM]

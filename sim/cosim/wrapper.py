@@ -35,7 +35,7 @@ from collections.abc import Iterator
 
 from csp_hw.config import CspConfig
 from csp_hw.counters import counters_layout
-from csp_hw.generate import TOP, stream_layouts
+from csp_hw.generate import Top, stream_layouts
 from sim.cosim.protocol import (
     CYCLE_BITS,
     POSITION_BITS,
@@ -171,7 +171,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
     yield f"  assign status = {{{', '.join(reversed(fields))}}};"
 
     yield ""
-    yield f"  {TOP} engine ("
+    yield f"  {Top.ENGINE} engine ("
     yield "      .clk(clk), .rst(reset), .idle(now_idle), .kept(), .counters(counters),"
     yield "      .positions__payload(), .positions__valid(), .positions__ready(1'b1),"
     for name, layout in layouts.items():

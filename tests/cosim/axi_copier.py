@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Verilog top with memory ports: it reads two regions of memory and writes their sum (xor)."""
 
-import re
-
 from amaranth import Module
 from amaranth.back import verilog
 from amaranth.lib import stream, wiring
@@ -20,7 +18,7 @@ from csp_hw.axi.signature import (
 )
 from csp_hw.axi.writer import WriteManager
 
-TOP, BENCH = "axi_copier", "csp_bench"
+TOP = "axi_copier"
 DATA_BYTES = 8
 PREFIX = "m_axi"
 COMMANDS = ("left", "right", "target")
@@ -85,26 +83,3 @@ class Copier(wiring.Component):
 def copier_verilog():
     """Give the top as Verilog."""
     return verilog.convert(Copier(), name=TOP, emit_src=False, strip_internal_attrs=True)
-
-
-def ports_of(text):
-    """Give direction and width of the top's ports by name."""
-    top = text[text.index(f"module {TOP}(") :]
-    top = top[: top.index("endmodule")]
-    found = re.findall(r"^  (input|output)(?: \[(\d+):0\])? (\w+);", top, re.MULTILINE)
-    return {name: (direction, int(high or 0) + 1) for direction, high, name in found}
-
-
-def bench_verilog(text):
-    """Give a module around the top whose variables Python may write or read."""
-    lines = ["`timescale 1ns / 1ps", f"module {BENCH};"]
-    ports = ports_of(text)
-    for name, (direction, width) in ports.items():
-        kind, access, init = ("reg", "rw", " = 0") if direction == "input" else ("wire", "rd", "")
-        lines.append(
-            f"  {kind} [{width - 1}:0] {name} /* verilator public_flat_{access} */{init};"
-            if width > 1
-            else f"  {kind} {name} /* verilator public_flat_{access} */{init};"
-        )
-    wires = ", ".join(f".{name}({name})" for name in ports)
-    return "\n".join([*lines, f"  {TOP} top ({wires});", "endmodule"]) + "\n"

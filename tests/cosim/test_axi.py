@@ -4,16 +4,13 @@
 import os
 import re
 import subprocess
-import sys
 
-import cocotb_tools.config
-import find_libpython
 import pytest
 
-from sim.cosim import wrapper
-from sim.cosim.build import BENCH, ENGINE, EXECUTABLE, VERILATOR, assemble, silent
+from sim.cosim.core.wrapper import module_ports
 from sim.cosim.toolchain import find_verilator
 from tests.cosim import axi_copier
+from tests.cosim.tools import run_cocotb
 
 #: Verilator's -Wall on how Amaranth writes Verilog: a name for each part of a structure, initial
 #: values of registers, sums of different widths, `!` of words, the name of the file.
@@ -26,8 +23,8 @@ def verilog():
 
 
 def test_ports_have_the_names_of_axi(verilog):
-    ports = axi_copier.ports_of(verilog)
-    widths = {name: width for name, (_, width) in ports.items() if name.startswith("m_axi_")}
+    ports = module_ports(verilog, axi_copier.TOP)
+    widths = {name: port.width for name, port in ports.items() if name.startswith("m_axi_")}
     assert widths == {
         **{f"m_axi_{channel}addr": 64 for channel in ("ar", "aw")},
         **{f"m_axi_{channel}len": 8 for channel in ("ar", "aw")},
@@ -69,38 +66,5 @@ def test_warnings(verilog, tmp_path):
 
 
 def test_copies(verilog, tmp_path):
-    sources = {ENGINE: verilog, BENCH: axi_copier.bench_verilog(verilog)}
-    folder = assemble(
-        "axi-copier",
-        wrapper.BENCH,
-        lambda: sources,
-        simulator=VERILATOR,
-        trace=False,
-        tell=silent,
-    )
-    results = tmp_path / "results.xml"
-    environment = {
-        **os.environ,
-        "COCOTB_TEST_MODULES": "tests.cosim.axi_tests",
-        "COCOTB_TOPLEVEL": axi_copier.BENCH,
-        "TOPLEVEL_LANG": "verilog",
-        "COCOTB_RESULTS_FILE": str(results),
-        "COCOTB_REWRITE_ASSERTION_FILES": "",
-        "COCOTB_LOG_LEVEL": "ERROR",
-        "COCOTB_RANDOM_SEED": "1",
-        "GPI_USERS": f"{find_libpython.find_libpython()};{cocotb_tools.config.pygpi_entry_point()}",
-        "PYGPI_PYTHON_BIN": sys.executable,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run(
-        [str(folder / EXECUTABLE)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert results.exists(), done.stdout + done.stderr
-    text = results.read_text()
-    assert text.count("<testcase ") == 11
-    assert not re.findall("<(failure|error|skipped)", text), done.stdout + done.stderr
+    results = run_cocotb("axi-copier", verilog, axi_copier.TOP, "tests.cosim.axi_tests", tmp_path)
+    assert (results.count, results.failed) == (11, []), results.output

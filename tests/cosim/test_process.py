@@ -55,7 +55,7 @@ endmodule
 
 def fake_engine():
     """Give an engine that misbehaves on demand."""
-    ports = signals(TINY)["ports"]
+    ports = signals(TINY)["tops"]["csp_engine"]["ports"]
     text = f"module csp_engine({', '.join(ports)});\n"
     for name, port in ports.items():
         text += f"  {port['direction']} [{port['width'] - 1}:0] {name};\n"

@@ -11,7 +11,8 @@ import pytest
 
 from csp_algo import container
 from csp_algo.errors import CspError
-from csp_hw.config import ConfigError
+from csp_hw import generate
+from csp_hw.config import PRESETS, ConfigError
 from sim import cli
 from sim.version import version
 from tests import strategies
@@ -113,6 +114,13 @@ def test_repack_makes_a_network_for_another_array(file, network, tmp_path, capfd
     assert (old.weights() == new.weights()).all()
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Spare the Verilog where it does not matter."""
+    monkeypatch.setattr(generate, "source", lambda config, name: f"// {config.rows} {name}\n")
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("style", [None, "memory", "regbin"])
 def test_generate_writes_the_accelerator(style, tmp_path, capfd):
     folder = tmp_path / "verilog"
@@ -123,6 +131,19 @@ def test_generate_writes_the_accelerator(style, tmp_path, capfd):
     config = json.loads((folder / "config.json").read_text())
     assert config["rows"] == 4
     assert config["style"] == (style or "memory")
+
+
+@pytest.mark.usefixtures("quick")
+def test_generate_says_why_there_is_no_core(tmp_path, capfd, monkeypatch):
+    config = PRESETS["tiny_4x4"].replace(cols=12)
+    monkeypatch.setitem(PRESETS, "tiny_4x4", config)
+    assert csp("generate", "--preset", "tiny_4x4", "-o", tmp_path) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == (
+        "only an engine, no csp_core and no csp_stream: "
+        "cols of a core must be a power of two, not 12"
+    )
+    assert (tmp_path / "csp_engine.v").exists()
+    assert not (tmp_path / "csp_core.v").exists()
 
 
 def sorted_as(out, folder):

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from csp_hw.config import CspConfig
-from csp_hw.generate import CORE as TOP
-from csp_hw.generate import core_verilog
+from csp_hw.generate import Top, core_verilog
 from csp_hw.register_map import REGISTERS
 from sim.cosim import build as base
 from sim.cosim.build import VERILATOR, Build, Report
@@ -88,10 +87,10 @@ def build_core(
         core = verilog
         if core is None:
             core = base.generated(config, CORE, lambda: core_verilog(config), tell)
-        ports.update(wrapper.module_ports(core, TOP))
+        ports.update(wrapper.module_ports(core, Top.CORE))
         folder = Path(__file__).parent
         return {
-            BENCH: wrapper.bench_verilog(TOP, ports, config.cols, memory_bytes),
+            BENCH: wrapper.bench_verilog(Top.CORE, ports, config.cols, memory_bytes),
             CORE: core,
             **{name: (folder / name).read_text(encoding="utf-8") for name in (MEMORY, DRIVER)},
         }
