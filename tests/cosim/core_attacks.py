@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A core that is given wrong things: a program in memory, broken copies of its passes, a judge."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import AvgPool, Concat, Input, MaxPool, Network, Residual
+from csp_hw.control import STOP_CYCLES, dead_cycles
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind, pack, unpack
 from csp_hw.register_map import ErrorCode
 from sim import execute
@@ -34,9 +36,13 @@ TABLES = ("params", "tiles", "counts", "weights")
 MAPS = ("input", "add", "output")
 #: CONTROL.abort, with the interrupt enabled.
 ABORT = 0b110
-#: Cycles in which all is over, whatever happens: some 20,000 of the program when memory is slow,
+#: Cycles in which all is over, whatever happens: some 50,000 of the program when memory is slow,
 #: and what docs/core.md promises of errors.
 PATIENCE = 100_000
+#: TIMEOUT, unless an attack says otherwise.
+LIMIT = 0x4000
+#: Cycles from a cause that stands in the core to the interrupt, when nothing is on the bus.
+SOON = 32
 
 
 def small_network(config):
@@ -120,6 +126,12 @@ class Attack:
         More of the job.
     silent : bool
         The memory falls silent: only a reset helps.
+    late : bool
+        The memory answers so late that the error is told before: ``busy`` falls behind it.
+    abort : int, optional
+        Software asks for the end after so many cycles.
+    cut : int, optional
+        Reset comes after so many cycles.
     """
 
     name: str
@@ -131,12 +143,32 @@ class Attack:
     detail: int | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     silent: bool = False
+    late: bool = False
+    abort: int | None = None
+    cut: int | None = None
+
+
+class Seen(NamedTuple):
+    """What came of an attack.
+
+    Parameters
+    ----------
+    attack : Attack
+    code : ErrorCode or None
+    late : int
+        Cycles from the cause to the interrupt: from the write that aborts, from the first answer of
+        the memory that was not OKAY, else from the last one in which anything moved on a port.
+    """
+
+    attack: Attack
+    code: ErrorCode | None
+    late: int
 
 
 class Bed:
     """A memory that holds a program, and behind it what is broken."""
 
-    def __init__(self, task, *, size=1 << 20):
+    def __init__(self, task, *, size=1 << 17):
         self.task = task
         self.steps = task.program.passes
         self.config = task.program.config
@@ -146,9 +178,14 @@ class Bed:
         self.used = len(memory)
 
     @property
-    def image(self):
-        """The memory as far as it is used."""
-        return self.memory[: -(-self.used // 64) * 64]
+    def window(self):
+        """Bytes of the window, which is the whole memory."""
+        return len(self.memory)
+
+    def table(self, number, name):
+        """Give the bytes of a table of a pass."""
+        offset, _ = self.area(number, name)
+        return self.memory[offset : offset + len(self.steps[number].data[name])]
 
     def store(self, data, alignment=64):
         """Give data a place."""
@@ -192,21 +229,29 @@ class Bed:
             changes |= {"output_low": place, "output_high": place + size}
         return changes, place, size
 
-    def attack(self, name, number, changes=(), *, raw=None, codes=(), **options):
-        """Give the program with one pass broken: other fields, or another descriptor."""
+    def attack(self, name, number, changes=(), *, raw=None, alone=True, codes=(), **options):
+        """Give a pass broken: with other fields, or another descriptor; alone or in the program."""
         broken = pack(self.fields(number) | dict(changes)) if raw is None else raw
         table = [self.raw(step) for step in range(len(self.steps))]
         table[number] = broken
+        if alone:
+            table, options["options"] = [broken], {"count": 1, **options.get("options", {})}
         fields = unpack(broken)
         return Attack(
             name=f"{name} of pass {number}",
             descriptors=self.store(b"".join(table), DESCRIPTOR_BYTES),
-            layer=number,
+            layer=0 if alone else number,
             low=fields["output_low"],
             high=fields["output_high"],
             codes=frozenset(codes),
             **options,
         )
+
+    def whole(self, name, **options):
+        """Give the program itself, disturbed from outside; it may write what it always does."""
+        low, high = self.guard
+        given = {"layer": 0, "descriptors": self.task.program.descriptors[0]}
+        return Attack(name=name, **given | {"low": low, "high": high} | options)
 
     # --- Jobs -------------------------------------------------------------------------------------
 
@@ -215,16 +260,19 @@ class Bed:
         writes = [
             ("BASE_LOW", BASE & 0xFFFF_FFFF),
             ("BASE_HIGH", BASE >> 32),
-            ("SIZE_LOW", len(self.image)),
-            ("TIMEOUT", options.pop("limit", 0x10000)),
+            ("SIZE_LOW", self.window),
+            ("TIMEOUT", options.pop("limit", LIMIT)),
             ("COUNT", options.pop("count", len(self.steps))),
             ("DESCRIPTORS", descriptors),
             ("STATUS", execute.CLEAR),
             ("CONTROL", execute.START),
         ]
+        return self.only(writes, **options)
+
+    def only(self, writes, **options):
+        """Give a job that goes on after another one."""
         given = {"writes": writes, "reads": READS, "reset": False, "timeout": PATIENCE}
-        given["strict"] = False
-        return CoreJob(**given | options)
+        return CoreJob(**given | {"strict": False} | options)
 
     def good(self, **options):
         """Give the job that runs the program itself."""
@@ -232,7 +280,7 @@ class Bed:
 
     def first(self, rng):
         """Give the first job of a process, the program itself in a slow memory or a fast one."""
-        return self.good(reset=True, image=self.image, guard=self.guard, **random_stress(rng))
+        return self.good(reset=True, image=self.memory, guard=self.guard, **random_stress(rng))
 
     @property
     def guard(self):
@@ -250,6 +298,7 @@ class Judge:
         self.races = races
         self.memory = None
         self.final = None
+        self.ranges = []  # written since the memory was looked at
 
     def good(self, outcome, name):
         """Look at a run of the program, after something of a name."""
@@ -266,27 +315,56 @@ class Judge:
             assert not any(differ.values()), differ
             self.final, self.memory = memory[:size].copy(), memory
         assert np.array_equal(memory[:size], self.final), f"{name}: the next run differs"
-        self.unchanged(memory, name)
+        self.unchanged(outcome.memory, name, [(0, size)])
 
     def attack(self, outcome, attack):
-        """Look at a run that went wrong; give its error, None if it did not."""
+        """Look at a run that went wrong; give what came of it."""
         self.rules(outcome, attack.name)
         status, name = outcome.registers["STATUS"], attack.name
         code = error_of(outcome)
-        assert status & 0b1111 == (0b1100 if code else 0b1010) | attack.silent, (name, status)
+        busy = attack.silent or attack.late
+        assert status & 0b1111 == (0b1100 if code else 0b1010) | busy, (name, status)
         assert not attack.codes or code in attack.codes, (name, code)
         steps = self.bed.steps
         if code is not None:
-            where = (outcome.registers["ERROR_LAYER"], outcome.registers["LAYER_COUNT"])
-            assert where == (attack.layer, attack.layer), name
+            layer, done = outcome.registers["ERROR_LAYER"], outcome.registers["LAYER_COUNT"]
+            assert layer == done, name
+            assert attack.abort is not None or layer == attack.layer, name
             detail = attack.detail or 0
             if attack.detail is not None or code is not ErrorCode.DESCRIPTOR:
                 assert outcome.registers["ERROR_DETAIL"] == detail, name
         ranges = [(attack.low, attack.high)]
         if code is None:  # the passes behind it worked on what it has written
             ranges += [(s.fields["output_low"], s.fields["output_high"]) for s in steps]
-        self.unchanged(outcome.memory[0], name, ranges)
-        return code
+        self.unchanged(outcome.memory, name, ranges)
+        return self.seen(outcome, attack, code)
+
+    def seen(self, outcome, attack, code):
+        """Measure how late an error is told, and fail if docs/core.md promises more."""
+        late = outcome.quiet
+        if code is ErrorCode.ABORTED:
+            late = outcome.cycles
+        elif code is ErrorCode.BUS:
+            first = [port.error_cycle for port in outcome.traffic.values() if port.errors]
+            late = outcome.finished - min(first)
+        bound = self.bound(attack, code)
+        assert code is None or late <= bound, f"{attack.name}: {code!r} after {late} cycles"
+        return Seen(attack, code, late)
+
+    def bound(self, attack, code):
+        """Give the cycles that docs/core.md promises; None if that is nothing."""
+        limit = attack.options.get("limit", LIMIT)
+        waits = {
+            ErrorCode.TIMEOUT: limit,
+            ErrorCode.STREAM_SHORT: dead_cycles(self.bed.config),
+            ErrorCode.STREAM_LONG: dead_cycles(self.bed.config),
+        }
+        return waits.get(code, 0) + STOP_CYCLES + SOON
+
+    def cut(self, outcome, attack):
+        """Look at a run in which reset comes next."""
+        self.rules(outcome, attack.name)
+        self.unchanged(outcome.memory, attack.name, [(attack.low, attack.high)])
 
     def rules(self, outcome, name):
         """Fail if a rule of AXI or of the bench was broken."""
@@ -295,13 +373,15 @@ class Judge:
         assert not outcome.responses, name
 
     def unchanged(self, memory, name, ranges=()):
-        """Compare the memory with what it was before."""
-        changed = memory != self.memory
-        for low, high in ranges:
-            changed[low:high] = False
-        where = np.flatnonzero(changed)
-        assert not len(where), f"{name}: {len(where)} bytes from {where[0]} on have changed"
-        self.memory = memory
+        """Compare the memory, if it was looked at, with what it was the last time."""
+        self.ranges += ranges
+        if memory:
+            changed = memory[0] != self.memory
+            for low, high in self.ranges:
+                changed[low:high] = False
+            where = np.flatnonzero(changed)
+            assert not len(where), f"{name}: {len(where)} bytes from {where[0]} on have changed"
+            self.memory, self.ranges = memory[0], []
 
 
 def error_of(outcome: CoreOutcome) -> ErrorCode | None:
@@ -327,40 +407,72 @@ def random_stress(rng):
     }
 
 
-def withstand(bed, built, attacks, rng, *, fresh=16, races=False):
-    """Run attacks, and the program itself after each; give the outcomes of the attacks.
+def withstand(bed, built, attacks, rng, *, fresh=16, every=1, races=False):
+    """Run attacks, and the program itself after each; give what came of them.
 
-    A reset brings another stress now and then; all else goes on without one. What the memory
-    holds must be complete before. ``races`` says that a pass may read what it writes.
+    Whether the core is clean is also told by the next attack: its error must be its own.
+
+    Parameters
+    ----------
+    bed : Bed
+        What the memory holds must be complete.
+    built : CoreBuild
+    attacks : sequence of Attack
+    rng : Generator
+    fresh : int
+        After so many attacks a reset brings another stress; all else goes on without one.
+    every : int
+        The memory is looked at, and the program itself run, after so many attacks only.
+    races : bool
+        A pass may read what it writes.
     """
     assert attacks
-    plan = []
+    low, high = bed.guard
+    plan = collections.deque()
 
     def jobs():
-        plan.append(None)
-        yield bed.first(rng)
+        def job(judge, attack, given):
+            plan.append((judge, attack))
+            return given
+
+        yield job(Judge.good, None, bed.first(rng))
         for number, attack in enumerate(attacks):
-            options = dict(attack.options)
-            if "inject" in options or number % fresh == fresh - 1:
-                options |= {"reset": True, "guard": bed.guard} | random_stress(rng) | options
-            plan.append(attack)
-            yield bed.start(attack.descriptors, **options)
-            plan.append(None)
-            reset = {"reset": True, **random_stress(rng)} if attack.silent else {}
-            yield bed.good(**reset)
+            last = number % every == every - 1 or number == len(attacks) - 1
+            options = dict(attack.options) | ({} if last else {"regions": ()})
+            if {"inject", "timing", "reset"} & set(options) or number % fresh == fresh - 1:
+                guard = min(low, attack.low), max(high, attack.high)
+                options = {"reset": True, "guard": guard} | random_stress(rng) | options
+            start = attack.descriptors
+            if attack.cut is not None:
+                yield job(Judge.cut, attack, bed.start(start, wait=attack.cut, **options))
+            elif attack.abort is not None:
+                pause = {"wait": attack.abort, "reads": (), "regions": ()}
+                yield job(None, attack, bed.start(start, **options | pause))
+                yield job(Judge.attack, attack, bed.only([("CONTROL", ABORT)]))
+            else:
+                yield job(Judge.attack, attack, bed.start(start, **options))
+            if attack.late:  # no reset: the memory stays slow
+                yield job(None, attack, bed.only([], wait=1 << 16, regions=()))
+                yield job(Judge.good, attack, bed.good(limit=1 << 17, timeout=1 << 21))
+            reset = {}
+            if attack.silent or attack.cut is not None or "timing" in options:
+                reset = {"reset": True, "guard": bed.guard, **random_stress(rng)}
+            if reset or last:
+                yield job(Judge.good, attack, bed.good(**reset))
 
     judge, found = Judge(bed, races=races), []
-    name = "nothing"
+    attack = None
     try:
-        for number, outcome in enumerate(run_core_jobs(built, jobs())):
-            attack = plan[number]
-            if attack is None:
+        for outcome in run_core_jobs(built, jobs()):
+            look, attack = plan.popleft()
+            name = attack.name if attack else "nothing"
+            if look is Judge.good:
                 judge.good(outcome, name)
-            else:
-                name = attack.name
-                judge.attack(outcome, attack)
-                found.append(outcome)
+            elif look is not None:
+                found.append(look(judge, outcome, attack))
+            elif attack.late:
+                assert not outcome.registers["STATUS"] & 1, f"{name}: still busy"
     except CspError as error:
-        raise AssertionError(f"{name}, or what follows: {error}") from error
+        raise AssertionError(f"{attack and attack.name}, or what follows: {error}") from error
     assert len(found) == len(attacks)
     return found

@@ -88,7 +88,8 @@ class Bench:
         if job["tell"] is not None:
             await self.file("tell", path.with_suffix(".tell"), *job["tell"])
         # What was counted and what was broken up to now, but the interrupt as it was then.
-        status = self.look() | {name: waited[name] for name in ("irq", "cycle", "finished")}
+        then = ("irq", "cycle", "finished", "quiet")
+        status = self.look() | {name: waited[name] for name in then}
         self.cycles += status["cycle"]
         outcome = {"values": values, "responses": responses, "size": job["size"]}
         outcome["status"] = packed(self.fields, status)

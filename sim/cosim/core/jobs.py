@@ -173,6 +173,7 @@ class Traffic(NamedTuple):
     write_bursts: int
     write_beats: int
     errors: int  # beats read and bursts written without OKAY
+    error_cycle: int  # since reset, in which the first of them came; 0 if none did
 
 
 class Fault(NamedTuple):
@@ -198,6 +199,11 @@ class CoreOutcome:
     cycles : int
         From the cycle in which the last register write was taken to the first one with the
         interrupt, which is 1 if they follow each other; 0 if there was none.
+    quiet : int
+        Cycles from the last one in which something moved on a manager's port to the first one with
+        the interrupt; 0 if there was none.
+    finished : int
+        The first cycle with the interrupt, since reset; 0 if there was none.
     cycle : int
         Cycles since reset.
     registers : dict of (str or int) to int
@@ -216,6 +222,8 @@ class CoreOutcome:
 
     irq: bool
     cycles: int
+    quiet: int
+    finished: int
     cycle: int
     registers: dict[str | int, int]
     responses: dict[str | int, Response]
@@ -368,6 +376,8 @@ class Writer:
         outcome = CoreOutcome(
             irq=bool(status["irq"]),
             cycles=max(0, status["finished"] - status["started"]),
+            quiet=max(0, status["quiet"] + 1 + status["finished"] - status["cycle"]),
+            finished=status["finished"],
             cycle=status["cycle"],
             registers=dict(zip(names, answer["values"], strict=True)),
             responses=responses,

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of attacks on a core: descriptors, addresses, streams, the bus, the time."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from csp_hw.check import CHECKS
+from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS, reserved_bits
+from csp_hw.register_map import ErrorCode
+from sim.cosim.core.jobs import Inject, Response, Timing
+from tests.cosim.core_attacks import (
+    ADDED,
+    LOGITS,
+    MAPS,
+    PLAIN,
+    POOL,
+    POOLED,
+    TABLES,
+    Attack,
+    Bed,
+)
+
+COUNTS=ErrorCode.STREAM_SHORT
+BOTH = (ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG)
+#: Entries of a list of tiles: first group of rows, I.
+Tiles = list[tuple[int, int]]
+
+
+# --- Descriptors ----------------------------------------------------------------------------------
+
+
+def bad_fields(bed: Bed) -> Iterator[tuple[str, int, Mapping[str, int]]]:
+    """Give check, pass and fields: for each check what fails it first, at its limits."""
+    config = bed.config
+    top = {name: (1 << width) - 1 for name, (_, width) in FIELDS.items()}
+    half = 1 << 15
+    plain, pooled, added = bed.fields(PLAIN), bed.fields(POOLED), bed.fields(ADDED)
+    beat_bits = (config.cols - 1).bit_length()
+
+    def each(check, number, **values):
+        for name, wrong in values.items():
+            for value in wrong if isinstance(wrong, tuple) else (wrong,):
+                yield check, number, {name: value}
+
+    yield from each("kind", PLAIN, kind=(2, 3))
+    yield from each("kind", POOL, kind=(2, 3))
+    yield from each("out", PLAIN, out=3)
+    yield from each("out", LOGITS, out=3)
+    yield from each("pool", PLAIN, pool=3)
+    yield from each("pool", POOL, pool=(0, 3), images=0)
+    sizes = ("height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "words")
+    for number, name in itertools.product((POOLED, POOL), sizes):
+        yield "pool", number, {f"pool_{name}": 0}
+    for number, axis in itertools.product((POOLED, POOL), "hw"):
+        yield "pool", number, {f"pool_kernel_{axis}": 4, f"pool_stride_{axis}": 3}
+        yield "pool", number, {f"pool_kernel_{axis}": top["pool_kernel_h"]}
+    yield from each("pool", POOL, pool_words=(config.pool_words + 1, top["pool_words"]))
+    yield from each("int32", LOGITS, relu=1, residual=1)
+    yield "int32", POOLED, {"out": 2}
+    yield from each("period", PLAIN, period=(0, config.max_period + 1, top["period"]))
+    yield from each("chunks", PLAIN, chunks=(0, config.depth + 1, top["chunks"]))
+    yield from each("last_filters", PLAIN, last_filters=(0, config.cols + 1, 127))
+    yield from each("acc_shift", PLAIN, acc_shift=(33 - config.acc_bits, top["acc_shift"]))
+    yield from each("taps", PLAIN, taps=0, position_words=0)
+    yield from each("tiles", PLAIN, tiles=0)
+    yield from each("kernel", PLAIN, kernel_h=(0, 12, 15), kernel_w=(0, 12, 15))
+    yield from each("stride", PLAIN, stride_y=3, stride_x=3)
+    yield from each("dilation", PLAIN, dilation_y=0, dilation_x=0)
+    extents = ("images", "height", "width", "out_height", "out_width")
+    yield from each("extent", PLAIN, **dict.fromkeys(extents, 0))
+    yield from each("grid", PLAIN, lines=(0, plain["lines"] - 1), pitch=(0, plain["pitch"] - 1))
+    yield from each("grid", PLAIN, height=plain["lines"] + 1, width=top["width"])
+    yield from each("grid", POOLED, lines=pooled["lines"] - 1, height=2 * pooled["lines"] + 1)
+    yield from each("line_buffer", PLAIN, beats=(0, half, top["beats"]), ring_bits=(8, 9, 31))
+    yield from each("line_buffer", POOLED, ring_bits=pooled["ring_bits"] + 3)
+    words = config.weight_words
+    yield from each("weight_buffer", PLAIN, weight_words=(words + 1, top["weight_words"]))
+    words = config.count_words * config.lookahead // config.cols
+    yield from each("count_buffer", PLAIN, count_beats=(0, words + 1, top["count_beats"]))
+    for number in range(len(bed.steps)):
+        for area in MAPS:
+            if area in bed.areas(number):
+                loops = ("beats", "count1", "count2")
+                yield from each("loops", number, **{f"{area}_{loop}": 0 for loop in loops})
+    for number in range(len(bed.steps)):
+        for name in (*TABLES, *MAPS):  # those that the pass does not use, too
+            for bit in range(beat_bits):
+                yield "alignment", number, {f"{name}_offset": 1 << bit}
+        for name, n, bit in itertools.product(MAPS, (1, 2), range(beat_bits)):
+            yield "alignment", number, {f"{name}_pitch{n}": 1 << bit}
+    yield "output_range", PLAIN, {"output_low": plain["output_high"] + 1}
+    yield "output_range", ADDED, {"output_high": added["output_low"] - 1}
+
+
+def descriptors(bed: Bed) -> list[Attack]:
+    """Break each check, and set each bit that must be zero."""
+    found = [
+        bed.attack(
+            f"{check} {dict(fields)}",
+            number,
+            fields,
+            codes=[ErrorCode.DESCRIPTOR],
+            detail=CHECKS.index(check),
+        )
+        for check, number, fields in bad_fields(bed)
+    ]
+    assert {CHECKS[attack.detail] for attack in found} == set(CHECKS) - {"reserved"}
+    reserved = reserved_bits()
+    for bit in range(8 * DESCRIPTOR_BYTES):
+        if reserved >> bit & 1:
+            raw = int.from_bytes(bed.raw(PLAIN), "little") | 1 << bit
+            found.append(
+                bed.attack(
+                    f"bit {bit}",
+                    PLAIN,
+                    raw=raw.to_bytes(DESCRIPTOR_BYTES, "little"),
+                    codes=[ErrorCode.DESCRIPTOR],
+                    detail=CHECKS.index("reserved"),
+                )
+            )
+    return found
+
+
+# --- Addresses ------------------------------------------------------------------------------------
+
+
+def addresses(bed: Bed) -> Iterator[Attack]:
+    """Send passes out of the window, and out of their own range."""
+    cols, codes = bed.config.cols, [ErrorCode.RANGE]
+    last = (1 << 32) - cols
+    window = bed.window
+    for number in range(len(bed.steps)):
+        fields = bed.fields(number)
+        for area in bed.areas(number):
+            _, size = bed.area(number, area)
+            places = {
+                "its last beat outside": window - size + cols,
+                "just outside": window,
+                "far outside": 1 << 31,
+                "over the end of all": last,
+            }
+            for how, place in places.items():
+                changes = {f"{area}_offset": place}
+                if area == "output":  # so that only the window is left to refuse it
+                    changes |= {"output_low": 0, "output_high": last}
+                yield bed.attack(f"{area} {how}", number, changes, codes=codes)
+        for area in (name for name in MAPS if name in bed.areas(number)):
+            free = {"output_low": 0, "output_high": last} if area == "output" else {}
+            for n, pitch in itertools.product((1, 2), (window, 1 << 31, last - 4 * window)):
+                changes = {f"{area}_count{n}": 2, f"{area}_pitch{n}": pitch}
+                name = f"{area} with a pitch of {pitch}"
+                yield bed.attack(name, number, free | changes, codes=codes)
+            for beats in (window // cols + 1, (1 << 24) - 1):
+                changes = free | {f"{area}_beats": beats}
+                yield bed.attack(f"{area} of {beats} beats", number, changes, codes=codes)
+        low, high = fields["output_low"], fields["output_high"]
+        # The range ends with the bytes in use, a beat may go on behind them.
+        for changes in (
+            {"output_low": low + cols},
+            {"output_low": low + 1},
+            {"output_high": high - cols},
+            {"output_high": high - 1},
+            {"output_high": low},
+            {"output_offset": fields["output_offset"] - cols},
+            {"output_offset": fields["output_offset"] + cols},
+            {"output_offset": 0 if low else window // 2},
+            {"output_count2": 2, "output_pitch2": high - low},
+            {"output_count2": 2, "output_pitch2": last + cols - low},
+        ):
+            if changes.get("output_offset", 0) >= 0:
+                yield bed.attack(f"range {changes}", number, changes, codes=codes)
+
+
+# --- Streams --------------------------------------------------------------------------------------
+
+
+def streams(bed: Bed) -> Iterator[Attack]:
+    """Give passes streams that are too short or too long, and counts that cannot be."""
+    short, long = [ErrorCode.STREAM_SHORT], [ErrorCode.STREAM_LONG]
+    for number in (PLAIN, ADDED, POOLED, LOGITS):
+        fields = bed.fields(number)
+        words, chunks = fields["weight_words"], fields["chunks"]
+
+        def counts(name, data, number=number, /, *, codes, **changes):
+            place = bed.store(bytes(data))
+            return bed.attack(name, number, {"counts_offset": place, **changes}, codes=codes)
+
+        data = np.array(bed.table(number, "counts"))
+        rising = int(np.flatnonzero(data < chunks)[0])
+        falling = int(np.flatnonzero(data)[-1])
+        more, fewer, huge, none = data.copy(), data.copy(), data.copy(), np.zeros_like(data)
+        more[rising] += 1
+        fewer[falling] -= 1
+        huge[falling] = 255
+        above = data.copy()
+        above[falling] = chunks + 1
+        yield counts("a count more", more, codes=short)
+        yield counts("a count less", fewer, codes=long)
+        yield counts("no counts", none, codes=long)
+        for name, wrong in (("a count above K", above), ("a count of 255", huge)):
+            total = int(wrong.astype(int).sum())
+            yield counts(f"{name}, weights missing", wrong, codes=[COUNTS])
+            yield counts(
+                f"{name}, with its weights",
+                wrong,
+                codes=[COUNTS],
+                weight_words=total,
+                weights_offset=bed.store(bytes(total * bed.config.cols)),
+            )
+        for resident in (0, 1):
+            keep = {"weights_resident": resident, "counts_resident": resident}
+            for name, changes, codes in (
+                ("a weight less", {"weight_words": words - 1}, short),
+                ("no weights", {"weight_words": 0}, short),
+                ("a weight more", {"weight_words": words + 1}, long),
+                ("many weights more", {"weight_words": words + 200}, long),
+                ("counts missing", {"taps": fields["taps"] + bed.config.cols}, short),
+                ("taps missing", {"taps": fields["taps"] - bed.config.lookahead}, BOTH),
+                ("a beat of counts less", {"count_beats": fields["count_beats"] - 1}, short),
+                ("a beat of counts more", {"count_beats": fields["count_beats"] + 1}, BOTH),
+            ):
+                if changes.get("count_beats") != 0:
+                    yield bed.attack(f"{name} ({resident})", number, keep | changes, codes=codes)
+        # Parameters follow from K: a chunk less or more is another layer's.
+        if chunks > 1 and number != LOGITS:
+            yield bed.attack("a chunk less", number, {"chunks": chunks - 1}, codes=[*short, COUNTS])
+        yield bed.attack("a chunk more", number, {"chunks": chunks + 1}, codes=BOTH)
+    for number in range(len(bed.steps)):
+        fields = bed.fields(number)
+        for area in (name for name in MAPS if name in bed.areas(number)):
+            loop = "count1" if fields[f"{area}_count1"] > 1 else "beats"
+            count = fields[f"{area}_{loop}"]
+            less, more = (long, short) if area == "output" else (short, long)
+            for change, codes in ((-1, less), (1, more)):
+                changes = {f"{area}_{loop}": count + change}
+                if area == "output":
+                    changes["output_high"] = fields["output_high"] + 64
+                yield bed.attack(f"{area} {change:+}", number, changes, codes=codes)
+        for name, change in itertools.product(("images", "out_height", "out_width"), (-1, 1)):
+            if fields[name] + change > 0 and number not in (LOGITS, POOLED):
+                yield bed.attack(f"{name} {change:+}", number, {name: fields[name] + change})
+
+
+def tile_lists(bed: Bed) -> Iterator[Attack]:
+    """Give passes lists of tiles that cannot be, or that leave pixels out."""
+    config = bed.config
+    tiles, short = [ErrorCode.TILES], [ErrorCode.STREAM_SHORT]
+
+    def changed(name, number, entries: Tiles, codes, **changes):
+        data = b"".join((base | i << 24).to_bytes(4, "little") for base, i in entries)
+        place = bed.store(data + bytes(-len(data) % config.cols))
+        given = {"tiles_offset": place, "tiles": len(entries), **changes}
+        return bed.attack(f"tiles: {name}", number, given, codes=codes)
+
+    for number in (PLAIN, ADDED, POOLED, LOGITS):
+        fields = bed.fields(number)
+        words = np.array(bed.table(number, "tiles")).view("<u4").tolist()[: fields["tiles"]]
+        entries = [(word & 0xFFFFFF, word >> 24) for word in words]
+        last, interleave = entries[-1]
+        end = last + interleave
+        positions = fields["images"] * fields["lines"] * fields["pitch"]
+        groups = -(-positions // config.rows)
+        yield changed("I is 0", number, [(0, 0), *entries[1:]], tiles)
+        for wrong in (config.max_interleave + 1, 128, 255):
+            yield changed(f"I is {wrong}", number, [(0, wrong), *entries[1:]], tiles)
+            yield changed(f"I is {wrong} at the end", number, [*entries[:-1], (last, wrong)], tiles)
+        yield changed("one behind the map", number, [*entries, (groups, 1)], tiles)
+        yield changed("one far behind the map", number, [*entries, (0xFFFFFF, 1)], tiles)
+        yield changed("only one, far behind the map", number, [(0xFFFFFF, 1)], tiles)
+        yield changed("the first one twice", number, [entries[0], *entries], tiles)
+        yield changed("the last one twice", number, [*entries, entries[-1]], tiles)
+        if end > 1:
+            yield changed("backwards", number, [(end - 1, 1), (0, 1)], tiles)
+        crowded = config.depth // fields["chunks"] + 1
+        if crowded <= config.max_interleave:
+            yield changed("more sums than depth", number, [(0, crowded)], tiles)
+        full = bed.task.program.config.depth
+        yield changed(
+            "K · I above depth", number, [(0, 2), *entries[1:]], tiles, chunks=full // 2 + 1
+        )
+        if len(entries) > 1:
+            yield changed("one is missing", number, entries[:-1], [*short, ErrorCode.STREAM_LONG])
+            yield changed("a gap", number, [entries[0], *entries[2:]], short)
+        yield bed.attack(
+            "tiles: more than the list has", number, {"tiles": len(entries) + 1, "tiles_offset": bed.store(b"".join((b | i << 24).to_bytes(4, "little") for b, i in entries) + bytes(64))}, codes=tiles
+        )
+        for tight in range(fields["ring_bits"]):
+            yield bed.attack(f"a ring of {1 << tight}", number, {"ring_bits": tight})
+
+
+# --- The bus --------------------------------------------------------------------------------------
+
+
+def bus(bed: Bed) -> Iterator[Attack]:
+    """Let the memory answer with an error at the first, a middle and the last beat of each area."""
+    cols = bed.config.cols
+    for number in range(len(bed.steps)):
+        for response in (Response.SLVERR, Response.DECERR):
+            for attack, places in _areas(bed, number, codes=[ErrorCode.BUS]):
+                for place in places:
+                    inject = Inject(low=place, high=place + cols, response=response)
+                    yield _with(attack, f"{response.name} at {place}", inject=inject)
+
+
+def silence(bed: Bed) -> Iterator[Attack]:
+    """Let the memory fall silent at the first, a middle and the last beat of each area."""
+    cols = bed.config.cols
+    for number in range(len(bed.steps)):
+        for attack, places in _areas(bed, number, codes=[ErrorCode.TIMEOUT], silent=True):
+            for place in places:
+                inject = Inject(low=place, high=place + cols, response=Response.SILENCE)
+                limit = 1000
+                yield _with(attack, f"silence at {place}", inject=inject, limit=limit)
+
+
+def _areas(bed: Bed, number: int, **options: Any) -> Iterator[tuple[Attack, tuple[int, ...]]]:
+    """Give a pass with each of its areas in a place of its own, and three beats of that area."""
+    cols = bed.config.cols
+    for area in ("descriptor", *bed.areas(number)):
+        changes, place, size = {}, 0, DESCRIPTOR_BYTES
+        if area != "descriptor":
+            changes, place, size = bed.private(number, area)
+        attack = bed.attack(area, number, changes, **options)
+        if area == "descriptor":
+            place = attack.descriptors + attack.layer * DESCRIPTOR_BYTES
+        beats = size // cols
+        if area == "output":  # the last beat may be one of another map's
+            beats = (size - 1) // cols
+        yield attack, tuple(dict.fromkeys(place + cols * n for n in (0, beats // 2, beats - 1)))
+
+
+def _with(attack: Attack, how: str, **options: Any) -> Attack:
+    return dataclasses.replace(
+        attack, name=f"{how}: {attack.name}", options={**attack.options, **options}
+    )
+
+
+def late(bed: Bed) -> Iterator[Attack]:
+    """Let a port of the memory answer after the error was told."""
+    slow = {"read_latency": 20_000, "write_latency": 20_000}
+    for port, layer in (("wgt", 0), ("act", 0), ("res", 0)):
+        timing = {name: Timing(**slow if name == port else {}) for name in ("wgt", "act", "res")}
+        yield bed.whole(
+            f"port {port} answers late",
+            layer=layer,
+            codes=[ErrorCode.TIMEOUT],
+            late=True,
+            options={"timing": timing, "limit": 1000, "reset": True, "stalls": {}},
+        )
+
+
+# --- The time -------------------------------------------------------------------------------------
+
+
+def aborts(bed: Bed, times: list[int]) -> Iterator[Attack]:
+    """Let software ask for the end."""
+    for time in times:
+        yield bed.whole(f"abort after {time} cycles", abort=time)
+
+
+def resets(bed: Bed, times: list[int]) -> Iterator[Attack]:
+    """Reset everything but the memory's contents."""
+    for time in times:
+        yield bed.whole(f"reset after {time} cycles", cut=time)
