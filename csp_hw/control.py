@@ -77,8 +77,8 @@ class Control(wiring.Component):
         ``SETTLE_CYCLES`` after the pass has finished.
     progress : In(1)
         Something moved.
-    wrong_tiles : In(1)
-        From the feeder.
+    wrong_tiles, wrong_counts : In(1)
+        From the datapath.
     range_error, bus_error : In(1)
         From the ports.
     stop : Out(1)
@@ -115,6 +115,7 @@ class Control(wiring.Component):
                 "left": In(1),
                 "progress": In(1),
                 "wrong_tiles": In(1),
+                "wrong_counts": In(1),
                 "range_error": In(1),
                 "bus_error": In(1),
                 "stop": Out(1),
@@ -151,7 +152,8 @@ class Control(wiring.Component):
             m.d.sync += idle_cycles.eq(0)
         m.d.comb += [
             lost.eq((self.timeout != 0) & (idle_cycles >= self.timeout)),
-            dead.eq(self.quiet & (idle_cycles >= dead_cycles(self.config))),
+            # A port is quiet from the cycle on in which its last answer counts as progress.
+            dead.eq(self.quiet & ~self.progress & (idle_cycles >= dead_cycles(self.config))),
         ]
         for condition, code in reversed(
             (
@@ -159,6 +161,7 @@ class Control(wiring.Component):
                 (self.bus_error, ErrorCode.BUS),
                 (self.range_error, ErrorCode.RANGE),
                 (self.wrong_tiles, ErrorCode.TILES),
+                (self.wrong_counts, ErrorCode.COUNTS),
                 (lost, ErrorCode.TIMEOUT),
             )
         ):

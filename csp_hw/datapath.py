@@ -58,8 +58,10 @@ class Datapath(wiring.Component):
     moves : Out(1)
         Something went on in the cycle before. All that may take long without a transfer on a port
         is: counts that are scanned, products, lanes and padding that are walked over.
-    error : Out(1)
-        The feeder found the list of tiles wrong and stopped.
+    wrong_tiles : Out(1)
+        The feeder found the list of tiles wrong and stopped; stays until reset, as does
+    wrong_counts : Out(1)
+        A count is larger than the number of chunks.
     counters : Out
         See :mod:`csp_hw.counters`; of the pass.
     """
@@ -77,7 +79,8 @@ class Datapath(wiring.Component):
                 "busy": Out(1),
                 "left": Out(1),
                 "moves": Out(1),
-                "error": Out(1),
+                "wrong_tiles": Out(1),
+                "wrong_counts": Out(1),
                 "counters": Out(counters_layout()),
             }
         )
@@ -178,6 +181,13 @@ class Datapath(wiring.Component):
                 pooler.i.valid.eq(self.inputs.valid),
             ]
 
+        # Sums of a chunk that the layer does not have would overwrite those of another one.
+        with m.If(
+            count_store.o.valid
+            & Cat(count > descriptor.chunks for count in count_store.o.payload).any()
+        ):
+            m.d.sync += self.wrong_counts.eq(1)
+
         issued = Signal()
         inside = (engine.counts, engine.weights, engine.activations, engine.results)
         moved = Cat(port.valid & port.ready for port in inside).any()
@@ -190,7 +200,7 @@ class Datapath(wiring.Component):
         m.d.comb += [
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.left.eq(engine.kept | count_store.busy | weight_store.busy),
-            self.error.eq(feeder.error),
+            self.wrong_tiles.eq(feeder.error),
             self.counters.eq(engine.counters),
         ]
         return m

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of attacks on a core: descriptors, addresses, streams, the bus, the time."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,6 @@ from tests.cosim.core_attacks import (
     Bed,
 )
 
-COUNTS=ErrorCode.STREAM_SHORT
 BOTH = (ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG)
 #: Entries of a list of tiles: first group of rows, I.
 Tiles = list[tuple[int, int]]
@@ -135,6 +135,10 @@ def addresses(bed: Bed) -> Iterator[Attack]:
     window = bed.window
     for number in range(len(bed.steps)):
         fields = bed.fields(number)
+        # Outputs may go anywhere, so that only the window is left to refuse them.
+        free = collections.defaultdict(dict, output={"output_low": 0, "output_high": last})
+        given = collections.defaultdict(lambda: {"codes": codes})
+        given["output"] = {"codes": codes, "options": {"reset": True}}
         for area in bed.areas(number):
             _, size = bed.area(number, area)
             places = {
@@ -144,19 +148,16 @@ def addresses(bed: Bed) -> Iterator[Attack]:
                 "over the end of all": last,
             }
             for how, place in places.items():
-                changes = {f"{area}_offset": place}
-                if area == "output":  # so that only the window is left to refuse it
-                    changes |= {"output_low": 0, "output_high": last}
-                yield bed.attack(f"{area} {how}", number, changes, codes=codes)
+                changes = free[area] | {f"{area}_offset": place}
+                yield bed.attack(f"{area} {how}", number, changes, **given[area])
         for area in (name for name in MAPS if name in bed.areas(number)):
-            free = {"output_low": 0, "output_high": last} if area == "output" else {}
             for n, pitch in itertools.product((1, 2), (window, 1 << 31, last - 4 * window)):
                 changes = {f"{area}_count{n}": 2, f"{area}_pitch{n}": pitch}
                 name = f"{area} with a pitch of {pitch}"
-                yield bed.attack(name, number, free | changes, codes=codes)
+                yield bed.attack(name, number, free[area] | changes, **given[area])
             for beats in (window // cols + 1, (1 << 24) - 1):
-                changes = free | {f"{area}_beats": beats}
-                yield bed.attack(f"{area} of {beats} beats", number, changes, codes=codes)
+                changes = free[area] | {f"{area}_beats": beats}
+                yield bed.attack(f"{area} of {beats} beats", number, changes, **given[area])
         low, high = fields["output_low"], fields["output_high"]
         # The range ends with the bytes in use, a beat may go on behind them.
         for changes in (
@@ -181,6 +182,7 @@ def addresses(bed: Bed) -> Iterator[Attack]:
 def streams(bed: Bed) -> Iterator[Attack]:
     """Give passes streams that are too short or too long, and counts that cannot be."""
     short, long = [ErrorCode.STREAM_SHORT], [ErrorCode.STREAM_LONG]
+    cols, lookahead = bed.config.cols, bed.config.lookahead
     for number in (PLAIN, ADDED, POOLED, LOGITS):
         fields = bed.fields(number)
         words, chunks = fields["weight_words"], fields["chunks"]
@@ -203,14 +205,10 @@ def streams(bed: Bed) -> Iterator[Attack]:
         yield counts("no counts", none, codes=long)
         for name, wrong in (("a count above K", above), ("a count of 255", huge)):
             total = int(wrong.astype(int).sum())
-            yield counts(f"{name}, weights missing", wrong, codes=[COUNTS])
-            yield counts(
-                f"{name}, with its weights",
-                wrong,
-                codes=[COUNTS],
-                weight_words=total,
-                weights_offset=bed.store(bytes(total * bed.config.cols)),
-            )
+            filled = {"weight_words": total, "weights_offset": bed.store(bytes(total * cols))}
+            for how, changes in (("weights missing", {}), ("with its weights", filled)):
+                codes = [ErrorCode.COUNTS]
+                yield counts(f"{name}, {how}", wrong, codes=codes, **changes)
         for resident in (0, 1):
             keep = {"weights_resident": resident, "counts_resident": resident}
             for name, changes, codes in (
@@ -218,8 +216,8 @@ def streams(bed: Bed) -> Iterator[Attack]:
                 ("no weights", {"weight_words": 0}, short),
                 ("a weight more", {"weight_words": words + 1}, long),
                 ("many weights more", {"weight_words": words + 200}, long),
-                ("counts missing", {"taps": fields["taps"] + bed.config.cols}, short),
-                ("taps missing", {"taps": fields["taps"] - bed.config.lookahead}, BOTH),
+                ("counts missing", {"taps": fields["taps"] + cols}, short),
+                ("taps missing", {"taps": fields["taps"] - lookahead}, BOTH),
                 ("a beat of counts less", {"count_beats": fields["count_beats"] - 1}, short),
                 ("a beat of counts more", {"count_beats": fields["count_beats"] + 1}, BOTH),
             ):
@@ -227,7 +225,8 @@ def streams(bed: Bed) -> Iterator[Attack]:
                     yield bed.attack(f"{name} ({resident})", number, keep | changes, codes=codes)
         # Parameters follow from K: a chunk less or more is another layer's.
         if chunks > 1 and number != LOGITS:
-            yield bed.attack("a chunk less", number, {"chunks": chunks - 1}, codes=[*short, COUNTS])
+            codes = [*short, ErrorCode.COUNTS]
+            yield bed.attack("a chunk less", number, {"chunks": chunks - 1}, codes=codes)
         yield bed.attack("a chunk more", number, {"chunks": chunks + 1}, codes=BOTH)
     for number in range(len(bed.steps)):
         fields = bed.fields(number)
@@ -278,16 +277,14 @@ def tile_lists(bed: Bed) -> Iterator[Attack]:
         crowded = config.depth // fields["chunks"] + 1
         if crowded <= config.max_interleave:
             yield changed("more sums than depth", number, [(0, crowded)], tiles)
-        full = bed.task.program.config.depth
-        yield changed(
-            "K · I above depth", number, [(0, 2), *entries[1:]], tiles, chunks=full // 2 + 1
-        )
+        chunks = config.depth // 2 + 1
+        two = [(0, 2), *entries[1:]]
+        yield changed("K · 2 above depth", number, two, tiles, chunks=chunks)
         if len(entries) > 1:
             yield changed("one is missing", number, entries[:-1], [*short, ErrorCode.STREAM_LONG])
             yield changed("a gap", number, [entries[0], *entries[2:]], short)
-        yield bed.attack(
-            "tiles: more than the list has", number, {"tiles": len(entries) + 1, "tiles_offset": bed.store(b"".join((b | i << 24).to_bytes(4, "little") for b, i in entries) + bytes(64))}, codes=tiles
-        )
+        more = len(entries) + 1
+        yield changed("more than the list has", number, [*entries, (0, 0)], tiles, tiles=more)
         for tight in range(fields["ring_bits"]):
             yield bed.attack(f"a ring of {1 << tight}", number, {"ring_bits": tight})
 
@@ -327,10 +324,19 @@ def _areas(bed: Bed, number: int, **options: Any) -> Iterator[tuple[Attack, tupl
         attack = bed.attack(area, number, changes, **options)
         if area == "descriptor":
             place = attack.descriptors + attack.layer * DESCRIPTOR_BYTES
-        beats = size // cols
-        if area == "output":  # the last beat may be one of another map's
-            beats = (size - 1) // cols
-        yield attack, tuple(dict.fromkeys(place + cols * n for n in (0, beats // 2, beats - 1)))
+        places = range(place, place + size, cols)
+        if area in MAPS:
+            places = beats_of(bed.fields(number) | changes, area, cols)
+        middle, last = places[len(places) // 2], places[-1]
+        yield attack, tuple(dict.fromkeys((places[0], middle, last)))
+
+
+def beats_of(fields: Mapping[str, int], area: str, cols: int) -> list[int]:
+    """Give the places of all beats of a map, in order."""
+    names = ("offset", "beats", "count1", "count2", "pitch1", "pitch2")
+    offset, beats, count1, count2, pitch1, pitch2 = (fields[f"{area}_{name}"] for name in names)
+    turns = itertools.product(range(count2), range(count1), range(beats))
+    return [offset + j * pitch2 + i * pitch1 + n * cols for j, i, n in turns]
 
 
 def _with(attack: Attack, how: str, **options: Any) -> Attack:

@@ -182,6 +182,18 @@ class Bed:
         """Bytes of the window, which is the whole memory."""
         return len(self.memory)
 
+    @property
+    def longest(self):
+        """Cycles in which the core computes any of the passes: all that it issues and moves."""
+        return max(
+            step.input_beats
+            + step.weight_beats
+            + step.residual_beats
+            + step.result_beats
+            + (step.schedule.issued if step.schedule else 0)
+            for step in self.steps
+        )
+
     def table(self, number, name):
         """Give the bytes of a table of a pass."""
         offset, _ = self.area(number, name)
@@ -352,14 +364,20 @@ class Judge:
         return Seen(attack, code, late)
 
     def bound(self, attack, code):
-        """Give the cycles that docs/core.md promises; None if that is nothing."""
-        limit = attack.options.get("limit", LIMIT)
+        """Give the cycles that docs/core.md promises.
+
+        Software and memory tell when the cause of ABORTED and BUS was there. All others come at
+        last when the core has worked off what it has been given: after the last word on a port it
+        works for another pass at most.
+        """
+        dead = dead_cycles(self.bed.config)
         waits = {
-            ErrorCode.TIMEOUT: limit,
-            ErrorCode.STREAM_SHORT: dead_cycles(self.bed.config),
-            ErrorCode.STREAM_LONG: dead_cycles(self.bed.config),
+            ErrorCode.TIMEOUT: attack.options.get("limit", LIMIT),
+            ErrorCode.STREAM_SHORT: dead,
+            ErrorCode.STREAM_LONG: dead,
         }
-        return waits.get(code, 0) + STOP_CYCLES + SOON
+        work = 0 if code in (ErrorCode.ABORTED, ErrorCode.BUS) else self.bed.longest
+        return waits.get(code, 0) + STOP_CYCLES + SOON + work
 
     def cut(self, outcome, attack):
         """Look at a run in which reset comes next."""
