@@ -362,13 +362,49 @@ def late(bed: Bed) -> Iterator[Attack]:
 # --- The time -------------------------------------------------------------------------------------
 
 
-def aborts(bed: Bed, times: list[int]) -> Iterator[Attack]:
-    """Let software ask for the end."""
-    for time in times:
+def aborts(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[Attack]:
+    """Let software ask for the end at random times: of each pass, and of the program."""
+    for number, time in _times(bed, rng, each):
+        codes = [ErrorCode.ABORTED, None]  # it may be done before
+        yield bed.attack(f"abort after {time} cycles", number, abort=time, codes=codes)
+    for time in rng.integers(1, 5 * bed.longest, each).tolist():
         yield bed.whole(f"abort after {time} cycles", abort=time)
 
 
-def resets(bed: Bed, times: list[int]) -> Iterator[Attack]:
-    """Reset everything but the memory's contents."""
-    for time in times:
-        yield bed.whole(f"reset after {time} cycles", cut=time)
+def resets(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[Attack]:
+    """Reset everything but what the memory holds at random times of each pass."""
+    for number, time in _times(bed, rng, each):
+        yield bed.attack(f"reset after {time} cycles", number, cut=time)
+
+
+def _times(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[tuple[int, int]]:
+    for number, _ in itertools.product(range(len(bed.steps)), range(each)):
+        yield number, int(rng.integers(1, bed.longest))
+
+
+# --- Anything -------------------------------------------------------------------------------------
+
+#: Fields by which the work of a pass multiplies; a wrong one of them must not take for ever.
+WORK = ("tiles", "images", "input_count2", "add_count2", "output_count2")
+
+
+def anything(bed: Bed, rng: np.random.Generator, count: int) -> Iterator[Attack]:
+    """Give passes with some fields, or some bytes of their tables, at random."""
+    limits = {name: (1 << width) - 1 for name, (_, width) in FIELDS.items()}
+    names = [name for name in limits if not name.startswith("output_")]
+    for n in range(count):
+        number = int(rng.integers(len(bed.steps)))
+        fields, changes = bed.fields(number), {}
+        for name in rng.choice(names, int(rng.integers(1, 4)), replace=False).tolist():
+            top, value = limits[name], fields[name]
+            near = value + int(rng.integers(-2, 3))
+            flipped = value ^ 1 << int(rng.integers(top.bit_length()))
+            changes[name] = int(rng.choice([0, 1, near, flipped, int(rng.integers(top + 1))]))
+            changes[name] = min(max(changes[name], 0), 8 if name in WORK else top)
+        if fields["kind"] == 0 and rng.random() < 0.4:
+            table = str(rng.choice(TABLES))
+            data = np.array(bed.table(number, table))
+            places = rng.integers(len(data), size=int(rng.integers(1, 4)))
+            data[places] = rng.integers(0, 256, len(places))
+            changes[f"{table}_offset"] = bed.store(data.tobytes() + bytes(bed.config.cols))
+        yield bed.attack(f"{n}: {changes}", number, changes, patience=20_000)

@@ -16,13 +16,15 @@ from csp_hw.control import STOP_CYCLES, dead_cycles
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind, pack, unpack
 from csp_hw.register_map import ErrorCode
 from sim import execute
-from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing
+from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing, WriteOrder
 from sim.cosim.core.process import run_core_jobs
 from sim.cosim.core.protocol import RACE
 from tests.strategies import random_activations, random_layer
 
 INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
 CHANNELS = ("ar", "r", "aw", "w", "b", "registers")
+MANAGERS = ("wgt", "act", "res")
+ORDERS = tuple(WriteOrder)
 #: What a pass says it moves, by the register that counts it.
 BEATS = {
     "ACTIVATION_BEATS": "input_beats",
@@ -132,6 +134,8 @@ class Attack:
         Software asks for the end after so many cycles.
     cut : int, optional
         Reset comes after so many cycles.
+    patience : int, optional
+        Cycles for which nobody wonders; then software asks for the end.
     """
 
     name: str
@@ -146,6 +150,12 @@ class Attack:
     late: bool = False
     abort: int | None = None
     cut: int | None = None
+    patience: int | None = None
+
+    @property
+    def spoils(self):
+        """Whether only a reset helps, or there was one."""
+        return self.silent or self.late or self.cut is not None
 
 
 class Seen(NamedTuple):
@@ -290,6 +300,25 @@ class Bed:
         """Give the job that runs the program itself."""
         return self.start(self.task.program.descriptors[0], **options)
 
+    def runs(self, attack, options):
+        """Give the jobs of an attack, each with the method of Judge that looks at its outcome."""
+        start = attack.descriptors
+        abort = [("CONTROL", ABORT)]
+        if attack.cut is not None:
+            yield Judge.paused, self.start(start, **options, wait=attack.cut)
+        elif attack.abort is not None:
+            yield Judge.paused, self.start(start, **options, wait=attack.abort)
+            yield Judge.attack, self.only(abort, **_regions(options))
+        elif attack.patience is not None:
+            options = {**options, "timeout": attack.patience, "give_up": True}
+            yield Judge.paused, self.start(start, **options)
+            yield Judge.given_up, self.only(abort, **_regions(options))
+        else:
+            yield Judge.attack, self.start(start, **options)
+        if attack.late:  # no reset: the memory stays slow
+            yield Judge.answered, self.only([], wait=1 << 16, regions=())
+            yield Judge.good, self.good(limit=1 << 17, timeout=1 << 21)
+
     def first(self, rng):
         """Give the first job of a process, the program itself in a slow memory or a fast one."""
         return self.good(reset=True, image=self.memory, guard=self.guard, **random_stress(rng))
@@ -311,9 +340,11 @@ class Judge:
         self.memory = None
         self.final = None
         self.ranges = []  # written since the memory was looked at
+        self.found = []
 
-    def good(self, outcome, name):
-        """Look at a run of the program, after something of a name."""
+    def good(self, outcome, attack):
+        """Look at a run of the program, after an attack or nothing."""
+        name = attack.name if attack else "nothing"
         self.rules(outcome, name)
         bed, status = self.bed, outcome.registers["STATUS"]
         assert status == 0b1010, f"{name}: STATUS is {status:#x} after the next run"
@@ -330,7 +361,7 @@ class Judge:
         self.unchanged(outcome.memory, name, [(0, size)])
 
     def attack(self, outcome, attack):
-        """Look at a run that went wrong; give what came of it."""
+        """Look at a run that went wrong, and note what came of it."""
         self.rules(outcome, attack.name)
         status, name = outcome.registers["STATUS"], attack.name
         code = error_of(outcome)
@@ -349,7 +380,27 @@ class Judge:
         if code is None:  # the passes behind it worked on what it has written
             ranges += [(s.fields["output_low"], s.fields["output_high"]) for s in steps]
         self.unchanged(outcome.memory, name, ranges)
-        return self.seen(outcome, attack, code)
+        self.found.append(self.seen(outcome, attack, code))
+
+    def paused(self, outcome, attack):
+        """Look at a run that goes on; it is looked at again if it has already ended."""
+        if outcome.irq and attack.patience is not None:
+            self.attack(outcome, attack)
+            return
+        self.rules(outcome, attack.name)
+        self.unchanged(outcome.memory, attack.name, [(attack.low, attack.high)])
+        if attack.cut is not None:
+            self.found.append(Seen(attack, None, 0))
+
+    def given_up(self, outcome, attack):
+        """Look at the end of a run of which software had enough, if it had not ended before."""
+        if not self.found or self.found[-1].attack is not attack:
+            self.attack(outcome, attack)
+
+    def answered(self, outcome, attack):
+        """Look at a core that was told of an error and waited for the memory."""
+        self.rules(outcome, attack.name)
+        assert not outcome.registers["STATUS"] & 1, f"{attack.name}: still busy"
 
     def seen(self, outcome, attack, code):
         """Measure how late an error is told, and fail if docs/core.md promises more."""
@@ -366,9 +417,9 @@ class Judge:
     def bound(self, attack, code):
         """Give the cycles that docs/core.md promises.
 
-        Software and memory tell when the cause of ABORTED and BUS was there. All others come at
-        last when the core has worked off what it has been given: after the last word on a port it
-        works for another pass at most.
+        When the cause was there is known for ABORTED, BUS and DESCRIPTOR. Others come when the core
+        has worked off what it was given: after the last word on a port it works for another pass at
+        most. Those that wait until nothing is on the bus wait for no answer of the memory.
         """
         dead = dead_cycles(self.bed.config)
         waits = {
@@ -376,13 +427,10 @@ class Judge:
             ErrorCode.STREAM_SHORT: dead,
             ErrorCode.STREAM_LONG: dead,
         }
-        work = 0 if code in (ErrorCode.ABORTED, ErrorCode.BUS) else self.bed.longest
-        return waits.get(code, 0) + STOP_CYCLES + SOON + work
-
-    def cut(self, outcome, attack):
-        """Look at a run in which reset comes next."""
-        self.rules(outcome, attack.name)
-        self.unchanged(outcome.memory, attack.name, [(attack.low, attack.high)])
+        told = (ErrorCode.ABORTED, ErrorCode.BUS, ErrorCode.DESCRIPTOR)
+        quiet = (ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG, ErrorCode.DESCRIPTOR)
+        work = 0 if code in told else self.bed.longest
+        return waits.get(code, 0) + (0 if code in quiet else STOP_CYCLES) + SOON + work
 
     def rules(self, outcome, name):
         """Fail if a rule of AXI or of the bench was broken."""
@@ -402,6 +450,10 @@ class Judge:
             self.memory, self.ranges = memory[0], []
 
 
+def _regions(options):
+    return {name: options[name] for name in ("regions",) if name in options}
+
+
 def error_of(outcome: CoreOutcome) -> ErrorCode | None:
     """Give the error that STATUS tells."""
     status = outcome.registers["STATUS"]
@@ -409,15 +461,19 @@ def error_of(outcome: CoreOutcome) -> ErrorCode | None:
 
 
 def random_stress(rng):
-    """Give stalls and timing of a memory."""
+    """Give stalls, and the timing of each port of a memory."""
     most = float(rng.choice([0, 0, 0.3, 0.7]))
-    timing = Timing(
-        read_latency=int(rng.choice([1, 5, 40])),
-        write_latency=int(rng.choice([1, 20])),
-        read_rate=int(rng.choice([1, 4, 4, 4])),
-        write_rate=int(rng.choice([1, 4, 4, 4])),
-        outstanding=int(rng.choice([1, 16, 16])),
-    )
+    timing = {
+        port: Timing(
+            read_latency=int(rng.choice([1, 5, 40])),
+            write_latency=int(rng.choice([1, 20])),
+            read_rate=int(rng.choice([1, 4, 4, 4])),
+            write_rate=int(rng.choice([1, 4, 4, 4])),
+            outstanding=int(rng.choice([1, 16, 16])),
+            order=ORDERS[rng.integers(len(ORDERS))],
+        )
+        for port in MANAGERS
+    }
     return {
         "stalls": {channel: float(rng.choice([0, most])) for channel in CHANNELS},
         "timing": timing,
@@ -445,52 +501,39 @@ def withstand(bed, built, attacks, rng, *, fresh=16, every=1, races=False):
         A pass may read what it writes.
     """
     assert attacks
-    low, high = bed.guard
-    plan = collections.deque()
+    judge, plan = Judge(bed, races=races), collections.deque()
 
     def jobs():
-        def job(judge, attack, given):
-            plan.append((judge, attack))
-            return given
-
-        yield job(Judge.good, None, bed.first(rng))
+        yield from planned(None, [(Judge.good, bed.first(rng))])
         for number, attack in enumerate(attacks):
             last = number % every == every - 1 or number == len(attacks) - 1
             options = dict(attack.options) | ({} if last else {"regions": ()})
             if {"inject", "timing", "reset"} & set(options) or number % fresh == fresh - 1:
-                guard = min(low, attack.low), max(high, attack.high)
-                options = {"reset": True, "guard": guard} | random_stress(rng) | options
-            start = attack.descriptors
-            if attack.cut is not None:
-                yield job(Judge.cut, attack, bed.start(start, wait=attack.cut, **options))
-            elif attack.abort is not None:
-                pause = {"wait": attack.abort, "reads": (), "regions": ()}
-                yield job(None, attack, bed.start(start, **options | pause))
-                yield job(Judge.attack, attack, bed.only([("CONTROL", ABORT)]))
-            else:
-                yield job(Judge.attack, attack, bed.start(start, **options))
-            if attack.late:  # no reset: the memory stays slow
-                yield job(None, attack, bed.only([], wait=1 << 16, regions=()))
-                yield job(Judge.good, attack, bed.good(limit=1 << 17, timeout=1 << 21))
-            reset = {}
-            if attack.silent or attack.cut is not None or "timing" in options:
-                reset = {"reset": True, "guard": bed.guard, **random_stress(rng)}
-            if reset or last:
-                yield job(Judge.good, attack, bed.good(**reset))
+                options = {"reset": True, **random_stress(rng)} | options
+                options["guard"] = union(bed.guard, (attack.low, attack.high))
+            yield from planned(attack, bed.runs(attack, options))
+            if attack.spoils:
+                stress = {"reset": True, "guard": bed.guard, **random_stress(rng)}
+                yield from planned(attack, [(Judge.good, bed.good(**stress))])
+            elif last:
+                yield from planned(attack, [(Judge.good, bed.good())])
 
-    judge, found = Judge(bed, races=races), []
+    def planned(attack, runs):
+        for look, run in runs:
+            plan.append((look, attack))
+            yield run
+
     attack = None
     try:
         for outcome in run_core_jobs(built, jobs()):
             look, attack = plan.popleft()
-            name = attack.name if attack else "nothing"
-            if look is Judge.good:
-                judge.good(outcome, name)
-            elif look is not None:
-                found.append(look(judge, outcome, attack))
-            elif attack.late:
-                assert not outcome.registers["STATUS"] & 1, f"{name}: still busy"
+            look(judge, outcome, attack)
     except CspError as error:
         raise AssertionError(f"{attack and attack.name}, or what follows: {error}") from error
-    assert len(found) == len(attacks)
-    return found
+    assert len(judge.found) == len(attacks)
+    return judge.found
+
+
+def union(one, other):
+    """Give the smallest range that holds two."""
+    return min(one[0], other[0]), max(one[1], other[1])

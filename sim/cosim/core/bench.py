@@ -153,7 +153,7 @@ class Bench:
                 return status  # the interrupt, or a broken rule
             self.adapt(time.monotonic() - asleep)
             if status["cycle"] >= begin + span:
-                if job["wait"] is None and not status["irq"]:
+                if job["wait"] is None and not status["irq"] and not job["give_up"]:
                     raise BenchError(self.hang(status, span))
                 return status
             share = (status["cycle"] - begin) / (job["expected"] or span)

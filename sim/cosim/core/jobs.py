@@ -132,7 +132,9 @@ class CoreJob:
     wait : int, optional
         Wait so many cycles, whatever happens. Without it, wait for the interrupt.
     timeout : int
-        Cycles after which the interrupt is given up; an error.
+        Cycles after which the interrupt is given up; an error, unless
+    give_up : bool
+        says that it is none.
     reads : sequence of str or int, optional
         Registers to read at the end; all of them if not given.
     regions : sequence of (int, int), optional
@@ -158,6 +160,7 @@ class CoreJob:
     writes: Sequence[Write | tuple[str | int, int]] = ()
     wait: int | None = None
     timeout: int = 10_000_000
+    give_up: bool = False
     reads: Sequence[str | int] | None = None
     regions: Sequence[Region] | None = None
     count_reads: bool = False
@@ -282,6 +285,7 @@ class Writer:
             "writes": [[self._offset(w.register), w.value, w.strobe] for w in writes],
             "wait": job.wait,
             "timeout": job.timeout,
+            "give_up": job.give_up,
             "reads": [self._offset(register) for register in _read(job, self.build)],
             "dumps": [self._beats(region) for region in _regions(job, self.size)],
             "tell": self._beats((0, self.size)) if job.count_reads else None,
