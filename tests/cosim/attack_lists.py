@@ -75,8 +75,12 @@ def bad_fields(bed: Bed) -> Iterator[tuple[str, int, Mapping[str, int]]]:
     yield from each("grid", PLAIN, lines=(0, plain["lines"] - 1), pitch=(0, plain["pitch"] - 1))
     yield from each("grid", PLAIN, height=plain["lines"] + 1, width=top["width"])
     yield from each("grid", POOLED, lines=pooled["lines"] - 1, height=2 * pooled["lines"] + 1)
-    yield from each("line_buffer", PLAIN, beats=(0, half, top["beats"]), ring_bits=(8, 9, 31))
-    yield from each("line_buffer", POOLED, ring_bits=pooled["ring_bits"] + 3)
+    yield from each("line_buffer", PLAIN, beats=(0, half, top["beats"]))
+    for number in (PLAIN, POOLED):
+        fields = bed.fields(number)
+        words = fields["beats"] << fields["stride_y"] + fields["stride_x"]
+        wide = (config.line_words // words).bit_length()
+        yield from each("line_buffer", number, ring_bits=(wide, wide + 1, top["ring_bits"]))
     words = config.weight_words
     yield from each("weight_buffer", PLAIN, weight_words=(words + 1, top["weight_words"]))
     words = config.count_words * config.lookahead // config.cols

@@ -12,7 +12,6 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import AvgPool, Concat, Input, MaxPool, Network, Residual
-from csp_hw.control import STOP_CYCLES, dead_cycles
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind, pack, unpack
 from csp_hw.register_map import ErrorCode
 from sim import execute
@@ -43,7 +42,11 @@ ABORT = 0b110
 PATIENCE = 100_000
 #: TIMEOUT, unless an attack says otherwise.
 LIMIT = 0x4000
-#: Cycles from a cause that stands in the core to the interrupt, when nothing is on the bus.
+#: What docs/core.md promises: cycles that a pass may stand still, at least, …
+DEAD = 4096
+#: … cycles that the memory has to answer after an error, …
+ANSWERS = 16_384
+#: … and cycles from a cause to the interrupt when nothing is on the bus.
 SOON = 32
 
 
@@ -421,7 +424,8 @@ class Judge:
         has worked off what it was given: after the last word on a port it works for another pass at
         most. Those that wait until nothing is on the bus wait for no answer of the memory.
         """
-        dead = dead_cycles(self.bed.config)
+        config = self.bed.config
+        dead = max(DEAD, 4 * config.rows * config.depth)
         waits = {
             ErrorCode.TIMEOUT: attack.options.get("limit", LIMIT),
             ErrorCode.STREAM_SHORT: dead,
@@ -430,7 +434,7 @@ class Judge:
         told = (ErrorCode.ABORTED, ErrorCode.BUS, ErrorCode.DESCRIPTOR)
         quiet = (ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG, ErrorCode.DESCRIPTOR)
         work = 0 if code in told else self.bed.longest
-        return waits.get(code, 0) + (0 if code in quiet else STOP_CYCLES) + SOON + work
+        return waits.get(code, 0) + (0 if code in quiet else ANSWERS) + SOON + work
 
     def rules(self, outcome, name):
         """Fail if a rule of AXI or of the bench was broken."""
