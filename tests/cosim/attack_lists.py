@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from csp_hw.check import CHECKS
+from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS, reserved_bits
 from csp_hw.register_map import ErrorCode
 from sim.cosim.core.jobs import Inject, Response, Timing
@@ -25,7 +26,9 @@ from tests.cosim.core_attacks import (
     Bed,
 )
 
-BOTH = (ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG)
+SHORT, LONG = [ErrorCode.STREAM_SHORT], [ErrorCode.STREAM_LONG]
+#: The largest value of each field.
+TOP = {name: (1 << width) - 1 for name, (_, width) in FIELDS.items()}
 #: Entries of a list of tiles: first group of rows, I.
 Tiles = list[tuple[int, int]]
 
@@ -33,71 +36,83 @@ Tiles = list[tuple[int, int]]
 # --- Descriptors ----------------------------------------------------------------------------------
 
 
-def bad_fields(bed: Bed) -> Iterator[tuple[str, int, Mapping[str, int]]]:
-    """Give check, pass and fields: for each check what fails it first, at its limits."""
-    config = bed.config
-    top = {name: (1 << width) - 1 for name, (_, width) in FIELDS.items()}
-    half = 1 << 15
-    plain, pooled, added = bed.fields(PLAIN), bed.fields(POOLED), bed.fields(ADDED)
-    beat_bits = (config.cols - 1).bit_length()
+#: Check, pass, and the fields that make it fail.
+Wrong = Iterator[tuple[str, int, Mapping[str, int]]]
 
-    def each(check, number, **values):
-        for name, wrong in values.items():
-            for value in wrong if isinstance(wrong, tuple) else (wrong,):
-                yield check, number, {name: value}
 
-    yield from each("kind", PLAIN, kind=(2, 3))
-    yield from each("kind", POOL, kind=(2, 3))
-    yield from each("out", PLAIN, out=3)
-    yield from each("out", LOGITS, out=3)
-    yield from each("pool", PLAIN, pool=3)
-    yield from each("pool", POOL, pool=(0, 3), images=0)
-    sizes = ("height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "words")
-    for number, name in itertools.product((POOLED, POOL), sizes):
-        yield "pool", number, {f"pool_{name}": 0}
-    for number, axis in itertools.product((POOLED, POOL), "hw"):
-        yield "pool", number, {f"pool_kernel_{axis}": 4, f"pool_stride_{axis}": 3}
-        yield "pool", number, {f"pool_kernel_{axis}": top["pool_kernel_h"]}
-    yield from each("pool", POOL, pool_words=(config.pool_words + 1, top["pool_words"]))
-    yield from each("int32", LOGITS, relu=1, residual=1)
-    yield "int32", POOLED, {"out": 2}
-    yield from each("period", PLAIN, period=(0, config.max_period + 1, top["period"]))
-    yield from each("chunks", PLAIN, chunks=(0, config.depth + 1, top["chunks"]))
-    yield from each("last_filters", PLAIN, last_filters=(0, config.cols + 1, 127))
-    yield from each("acc_shift", PLAIN, acc_shift=(33 - config.acc_bits, top["acc_shift"]))
-    yield from each("taps", PLAIN, taps=0, position_words=0)
-    yield from each("tiles", PLAIN, tiles=0)
-    yield from each("kernel", PLAIN, kernel_h=(0, 12, 15), kernel_w=(0, 12, 15))
-    yield from each("stride", PLAIN, stride_y=3, stride_x=3)
-    yield from each("dilation", PLAIN, dilation_y=0, dilation_x=0)
-    extents = ("images", "height", "width", "out_height", "out_width")
-    yield from each("extent", PLAIN, **dict.fromkeys(extents, 0))
-    yield from each("grid", PLAIN, lines=(0, plain["lines"] - 1), pitch=(0, plain["pitch"] - 1))
-    yield from each("grid", PLAIN, height=plain["lines"] + 1, width=top["width"])
-    yield from each("grid", POOLED, lines=pooled["lines"] - 1, height=2 * pooled["lines"] + 1)
-    yield from each("line_buffer", PLAIN, beats=(0, half, top["beats"]))
-    for number in (PLAIN, POOLED):
-        fields = bed.fields(number)
-        words = fields["beats"] << fields["stride_y"] + fields["stride_x"]
-        wide = (config.line_words // words).bit_length()
-        yield from each("line_buffer", number, ring_bits=(wide, wide + 1, top["ring_bits"]))
-    words = config.weight_words
-    yield from each("weight_buffer", PLAIN, weight_words=(words + 1, top["weight_words"]))
+def _each(check: str, number: int, **values: int | tuple[int, ...]) -> Wrong:
+    """Give each of the values by itself."""
+    for name, wrong in values.items():
+        for value in wrong if isinstance(wrong, tuple) else (wrong,):
+            yield check, number, {name: value}
+
+
+def bad_fields(bed: Bed) -> Wrong:
+    """Give for each check what fails it first, at its limits."""
+    config, plain = bed.config, bed.fields(PLAIN)
     words = config.count_words * config.lookahead // config.cols
-    yield from each("count_buffer", PLAIN, count_beats=(0, words + 1, top["count_beats"]))
-    for number in range(len(bed.steps)):
-        for area in MAPS:
-            if area in bed.areas(number):
-                loops = ("beats", "count1", "count2")
-                yield from each("loops", number, **{f"{area}_{loop}": 0 for loop in loops})
-    for number in range(len(bed.steps)):
-        for name in (*TABLES, *MAPS):  # those that the pass does not use, too
-            for bit in range(beat_bits):
-                yield "alignment", number, {f"{name}_offset": 1 << bit}
-        for name, n, bit in itertools.product(MAPS, (1, 2), range(beat_bits)):
-            yield "alignment", number, {f"{name}_pitch{n}": 1 << bit}
+    for number in (PLAIN, POOL):
+        yield from _each("kind", number, kind=(2, 3))
+    yield from _each("out", PLAIN, out=3)
+    yield from _each("out", LOGITS, out=3)
+    yield from _each("int32", LOGITS, relu=1, residual=1)
+    yield "int32", POOLED, {"out": 2}
+    yield from _each("period", PLAIN, period=(0, config.max_period + 1, TOP["period"]))
+    yield from _each("chunks", PLAIN, chunks=(0, config.depth + 1, TOP["chunks"]))
+    yield from _each("last_filters", PLAIN, last_filters=(0, config.cols + 1, 127))
+    yield from _each("acc_shift", PLAIN, acc_shift=(33 - config.acc_bits, TOP["acc_shift"]))
+    yield from _each("taps", PLAIN, taps=0, position_words=0)
+    yield from _each("tiles", PLAIN, tiles=0)
+    yield from _each("kernel", PLAIN, kernel_h=(0, 12, 15), kernel_w=(0, 12, 15))
+    yield from _each("stride", PLAIN, stride_y=3, stride_x=3)
+    yield from _each("dilation", PLAIN, dilation_y=0, dilation_x=0)
+    extents = ("images", "height", "width", "out_height", "out_width")
+    yield from _each("extent", PLAIN, **dict.fromkeys(extents, 0))
+    yield from _each("weight_buffer", PLAIN, weight_words=(config.weight_words + 1, (1 << 24) - 1))
+    yield from _each("count_buffer", PLAIN, count_beats=(0, words + 1, (1 << 24) - 1))
     yield "output_range", PLAIN, {"output_low": plain["output_high"] + 1}
-    yield "output_range", ADDED, {"output_high": added["output_low"] - 1}
+    yield "output_range", ADDED, {"output_high": bed.fields(ADDED)["output_low"] - 1}
+    yield from _bad_pools(config)
+    yield from _bad_grids(bed)
+    for number in range(len(bed.steps)):
+        yield from _bad_places(bed, number)
+
+
+def _bad_pools(config: CspConfig) -> Wrong:
+    sizes = ("height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "words")
+    yield from _each("pool", PLAIN, pool=3)
+    yield from _each("pool", POOL, pool=(0, 3), images=0)
+    yield from _each("pool", POOL, pool_words=(config.pool_words + 1, TOP["pool_words"]))
+    for number in (POOLED, POOL):
+        yield from _each("pool", number, **{f"pool_{name}": 0 for name in sizes})
+        for axis in "hw":
+            yield "pool", number, {f"pool_kernel_{axis}": 4, f"pool_stride_{axis}": 3}
+            yield "pool", number, {f"pool_kernel_{axis}": TOP["pool_kernel_h"]}
+
+
+def _bad_grids(bed: Bed) -> Wrong:
+    """Give grids that are smaller than the map, and lines that the line buffer cannot hold."""
+    plain, pooled = bed.fields(PLAIN), bed.fields(POOLED)
+    yield from _each("grid", PLAIN, lines=(0, plain["lines"] - 1), pitch=(0, plain["pitch"] - 1))
+    yield from _each("grid", PLAIN, height=plain["lines"] + 1, width=TOP["width"])
+    yield from _each("grid", POOLED, lines=pooled["lines"] - 1, height=2 * pooled["lines"] + 1)
+    yield from _each("line_buffer", PLAIN, beats=(0, 1 << 15, TOP["beats"]))
+    for number, fields in ((PLAIN, plain), (POOLED, pooled)):
+        words = fields["beats"] << fields["stride_y"] + fields["stride_x"]
+        wide = (bed.config.line_words // words).bit_length()
+        yield from _each("line_buffer", number, ring_bits=(wide, wide + 1, TOP["ring_bits"]))
+
+
+def _bad_places(bed: Bed, number: int) -> Wrong:
+    """Give empty loops, and places and pitches of every area that are not at beats."""
+    beat_bits = range((bed.config.cols - 1).bit_length())
+    for area in (area for area in MAPS if area in bed.areas(number)):
+        loops = ("beats", "count1", "count2")
+        yield from _each("loops", number, **{f"{area}_{loop}": 0 for loop in loops})
+    names = [f"{name}_offset" for name in (*TABLES, *MAPS)]  # also those that are not used
+    names += [f"{name}_pitch{n}" for name in MAPS for n in (1, 2)]
+    for name, bit in itertools.product(names, beat_bits):
+        yield "alignment", number, {name: 1 << bit}
 
 
 def descriptors(bed: Bed) -> list[Attack]:
@@ -185,73 +200,88 @@ def addresses(bed: Bed) -> Iterator[Attack]:
 
 def streams(bed: Bed) -> Iterator[Attack]:
     """Give passes streams that are too short or too long, and counts that cannot be."""
-    short, long = [ErrorCode.STREAM_SHORT], [ErrorCode.STREAM_LONG]
-    cols, lookahead = bed.config.cols, bed.config.lookahead
     for number in (PLAIN, ADDED, POOLED, LOGITS):
-        fields = bed.fields(number)
-        words, chunks = fields["weight_words"], fields["chunks"]
-
-        def counts(name, data, number=number, /, *, codes, **changes):
-            place = bed.store(bytes(data))
-            return bed.attack(name, number, {"counts_offset": place, **changes}, codes=codes)
-
-        data = np.array(bed.table(number, "counts"))
-        rising = int(np.flatnonzero(data < chunks)[0])
-        falling = int(np.flatnonzero(data)[-1])
-        more, fewer, huge, none = data.copy(), data.copy(), data.copy(), np.zeros_like(data)
-        more[rising] += 1
-        fewer[falling] -= 1
-        huge[falling] = 255
-        above = data.copy()
-        above[falling] = chunks + 1
-        yield counts("a count more", more, codes=short)
-        yield counts("a count less", fewer, codes=long)
-        yield counts("no counts", none, codes=long)
-        for name, wrong in (("a count above K", above), ("a count of 255", huge)):
-            total = int(wrong.astype(int).sum())
-            filled = {"weight_words": total, "weights_offset": bed.store(bytes(total * cols))}
-            for how, changes in (("weights missing", {}), ("with its weights", filled)):
-                codes = [ErrorCode.COUNTS]
-                yield counts(f"{name}, {how}", wrong, codes=codes, **changes)
-        for resident in (0, 1):
-            keep = {"weights_resident": resident, "counts_resident": resident}
-            for name, changes, codes in (
-                ("a weight less", {"weight_words": words - 1}, short),
-                ("no weights", {"weight_words": 0}, short),
-                ("a weight more", {"weight_words": words + 1}, long),
-                ("many weights more", {"weight_words": words + 200}, long),
-                ("counts missing", {"taps": fields["taps"] + cols}, short),
-                ("taps missing", {"taps": fields["taps"] - lookahead}, BOTH),
-                ("a beat of counts less", {"count_beats": fields["count_beats"] - 1}, short),
-                ("a beat of counts more", {"count_beats": fields["count_beats"] + 1}, BOTH),
-            ):
-                if changes.get("count_beats") != 0:
-                    yield bed.attack(f"{name} ({resident})", number, keep | changes, codes=codes)
-        # Parameters follow from K: a chunk less or more is another layer's.
-        if chunks > 1 and number != LOGITS:
-            codes = [*short, ErrorCode.COUNTS]
-            yield bed.attack("a chunk less", number, {"chunks": chunks - 1}, codes=codes)
-        yield bed.attack("a chunk more", number, {"chunks": chunks + 1}, codes=BOTH)
+        yield from _counts(bed, number)
+        yield from _weights(bed, number)
     for number in range(len(bed.steps)):
-        fields = bed.fields(number)
-        for area in (name for name in MAPS if name in bed.areas(number)):
-            loop = "count1" if fields[f"{area}_count1"] > 1 else "beats"
-            count = fields[f"{area}_{loop}"]
-            less, more = (long, short) if area == "output" else (short, long)
-            for change, codes in ((-1, less), (1, more)):
-                changes = {f"{area}_{loop}": count + change}
-                if area == "output":
-                    changes["output_high"] = fields["output_high"] + 64
-                yield bed.attack(f"{area} {change:+}", number, changes, codes=codes)
-        for name, change in itertools.product(("images", "out_height", "out_width"), (-1, 1)):
-            if fields[name] + change > 0 and number not in (LOGITS, POOLED):
-                yield bed.attack(f"{name} {change:+}", number, {name: fields[name] + change})
+        yield from _maps(bed, number)
+
+
+def _counts(bed: Bed, number: int) -> Iterator[Attack]:
+    """Change the counts of a pass, or its K."""
+    chunks = bed.fields(number)["chunks"]
+
+    def changed(name, data, codes, **changes):
+        given = {"counts_offset": bed.store(bytes(data)), **changes}
+        return bed.attack(name, number, given, codes=codes)
+
+    data = np.array(bed.table(number, "counts"))
+    rising, falling = int(np.flatnonzero(data < chunks)[0]), int(np.flatnonzero(data)[-1])
+
+    def counts(place, count):
+        other = data.copy()
+        other[place] = count
+        return other
+
+    yield changed("a count more", counts(rising, data[rising] + 1), SHORT)
+    yield changed("a count less", counts(falling, data[falling] - 1), LONG)
+    yield changed("no counts", np.zeros_like(data), LONG)
+    for count in (chunks + 1, 255):
+        wrong = counts(falling, count)
+        total = int(wrong.astype(int).sum())
+        place = bed.store(bytes(total * bed.config.cols))
+        filled = {"weight_words": total, "weights_offset": place}
+        for how, changes in (("weights missing", {}), ("with its weights", filled)):
+            name = f"a count of {count} with K = {chunks}, {how}"
+            yield changed(name, wrong, [ErrorCode.COUNTS], **changes)
+    # Parameters follow from K: a chunk less or more is another layer's.
+    if chunks > 1 and number != LOGITS:
+        codes = [*SHORT, ErrorCode.COUNTS]
+        yield bed.attack("a chunk less", number, {"chunks": chunks - 1}, codes=codes)
+    yield bed.attack("a chunk more", number, {"chunks": chunks + 1}, codes=[*SHORT, *LONG])
+
+
+def _weights(bed: Bed, number: int) -> Iterator[Attack]:
+    """Let what a pass says of its weights and counts differ from what they are."""
+    fields = bed.fields(number)
+    taps, words, beats = (fields[name] for name in ("taps", "weight_words", "count_beats"))
+    both = [*SHORT, *LONG]
+    for resident in (0, 1):
+        keep = {"weights_resident": resident, "counts_resident": resident}
+        for name, changes, codes in (
+            ("a weight less", {"weight_words": words - 1}, SHORT),
+            ("no weights", {"weight_words": 0}, SHORT),
+            ("a weight more", {"weight_words": words + 1}, LONG),
+            ("many weights more", {"weight_words": words + 200}, LONG),
+            ("counts missing", {"taps": taps + bed.config.cols}, SHORT),
+            ("taps missing", {"taps": taps - bed.config.lookahead}, both),
+            ("a beat of counts less", {"count_beats": beats - 1}, SHORT),
+            ("a beat of counts more", {"count_beats": beats + 1}, both),
+        ):
+            if all(changes.get(name) != 0 for name in ("taps", "count_beats")):
+                yield bed.attack(f"{name} ({resident})", number, keep | changes, codes=codes)
+
+
+def _maps(bed: Bed, number: int) -> Iterator[Attack]:
+    """Let a pass read or write a run more or less than it computes."""
+    fields = bed.fields(number)
+    for area in (name for name in MAPS if name in bed.areas(number)):
+        loop = "count1" if fields[f"{area}_count1"] > 1 else "beats"
+        less, more = (LONG, SHORT) if area == "output" else (SHORT, LONG)
+        for change, codes in ((-1, less), (1, more)):
+            changes = {f"{area}_{loop}": fields[f"{area}_{loop}"] + change}
+            if area == "output":
+                changes["output_high"] = fields["output_high"] + 64
+            yield bed.attack(f"{area} {change:+}", number, changes, codes=codes)
+    for name, change in itertools.product(("images", "out_height", "out_width"), (-1, 1)):
+        if fields[name] + change > 0 and number not in (LOGITS, POOLED):
+            yield bed.attack(f"{name} {change:+}", number, {name: fields[name] + change})
 
 
 def tile_lists(bed: Bed) -> Iterator[Attack]:
     """Give passes lists of tiles that cannot be, or that leave pixels out."""
     config = bed.config
-    tiles, short = [ErrorCode.TILES], [ErrorCode.STREAM_SHORT]
+    tiles = [ErrorCode.TILES]
 
     def changed(name, number, entries: Tiles, codes, **changes):
         data = b"".join((base | i << 24).to_bytes(4, "little") for base, i in entries)
@@ -285,8 +315,8 @@ def tile_lists(bed: Bed) -> Iterator[Attack]:
         two = [(0, 2), *entries[1:]]
         yield changed("K · 2 above depth", number, two, tiles, chunks=chunks)
         if len(entries) > 1:
-            yield changed("one is missing", number, entries[:-1], [*short, ErrorCode.STREAM_LONG])
-            yield changed("a gap", number, [entries[0], *entries[2:]], short)
+            yield changed("one is missing", number, entries[:-1], [*SHORT, *LONG])
+            yield changed("a gap", number, [entries[0], *entries[2:]], SHORT)
         more = len(entries) + 1
         yield changed("more than the list has", number, [*entries, (0, 0)], tiles, tiles=more)
         for tight in range(fields["ring_bits"]):
@@ -394,13 +424,12 @@ WORK = ("tiles", "images", "input_count2", "add_count2", "output_count2")
 
 def anything(bed: Bed, rng: np.random.Generator, count: int) -> Iterator[Attack]:
     """Give passes with some fields, or some bytes of their tables, at random."""
-    limits = {name: (1 << width) - 1 for name, (_, width) in FIELDS.items()}
-    names = [name for name in limits if not name.startswith("output_")]
+    names = [name for name in TOP if not name.startswith("output_")]
     for n in range(count):
         number = int(rng.integers(len(bed.steps)))
         fields, changes = bed.fields(number), {}
         for name in rng.choice(names, int(rng.integers(1, 4)), replace=False).tolist():
-            top, value = limits[name], fields[name]
+            top, value = TOP[name], fields[name]
             near = value + int(rng.integers(-2, 3))
             flipped = value ^ 1 << int(rng.integers(top.bit_length()))
             changes[name] = int(rng.choice([0, 1, near, flipped, int(rng.integers(top + 1))]))

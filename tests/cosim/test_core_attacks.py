@@ -10,7 +10,7 @@ from sim import execute
 from sim.cosim.core.jobs import Inject, Response, Timing
 from sim.cosim.core.process import run_core_jobs
 from tests.cosim import attack_lists as lists
-from tests.cosim.core_attacks import ABORT, Bed, Judge, small_task, withstand
+from tests.cosim.core_attacks import ABORT, MANAGERS, Bed, Judge, small_task, withstand
 
 CONFIG = preset("tiny_4x4")
 #: Another size and the other style of sums.
@@ -107,7 +107,8 @@ def followed(bed, built, *jobs, options=None):
     """Run jobs between two runs of the program; give their outcomes."""
     judge = Judge(bed)
     given = {"image": bed.memory, "guard": bed.guard, "reset": True}
-    first, *found, last = run_core_jobs(built, [bed.good(**given), *jobs, bed.good(**options or {})])
+    runs = [bed.good(**given), *jobs, bed.good(**options or {})]
+    first, *found, last = run_core_jobs(built, runs)
     judge.good(first, None)
     for outcome in found:
         judge.rules(outcome, "a job")
@@ -223,10 +224,12 @@ def test_abort_of_what_waits_for_ever(task, built):
 def test_a_slow_memory_is_no_error(answer, task, built):
     """Nothing moves for longer than a pass that is stuck may wait, but the memory owes answers."""
     bed = Bed(task, size=64 * KIB)
-    fast, slow = Timing(), Timing(write_latency=answer)
-    for port in ("act", "res"):
-        timing = {name: fast for name in ("wgt", "act", "res")}
-        timing[port] = slow if port == "res" else Timing(read_latency=answer)
+    for slow in (
+        {"act": Timing(read_latency=answer)},
+        {"res": Timing(write_latency=answer)},
+        {"wgt": Timing(read_latency=answer)},
+    ):
+        timing = dict.fromkeys(MANAGERS, Timing()) | slow
         run = bed.good(reset=True, timing=timing, timeout=1 << 20, guard=bed.guard)
         (outcome,) = followed(bed, built, run, options={"reset": True})
         assert code_of(outcome) is ErrorCode.NONE
