@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amaranth import ClockSignal, Instance, Module, Signal, Value
-from amaranth.back import rtlil
+from amaranth.back import verilog
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,6 +35,7 @@ from csp_hw import array
 from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.writer import WriteManager
 from csp_hw.config import BufferStyle, CspConfig, preset
+from csp_hw.core import Core
 from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
@@ -97,6 +98,7 @@ def designs() -> dict[str, Design]:
     element = functools.partial(Design, create=ProcessingElement)
     whole_array = functools.partial(Design, create=array.Array, parts=array.parts)
     engine = functools.partial(Design, create=Engine, parts=_engine_parts)
+    core = functools.partial(Design, create=Core, parts=_engine_parts)
     return {
         "pe": element(config=big),
         "pe_regbin": element(config=big.replace(**regbin)),
@@ -111,6 +113,8 @@ def designs() -> dict[str, Design]:
         "pooler": Design(create=Pooler, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
+        "core_tiny_4x4": core(config=preset("tiny_4x4")),
+        "core_csp_8x8": core(config=big),
     }
 
 
@@ -206,12 +210,13 @@ def version(command: str) -> str:
 
 
 def convert(component: wiring.Component, name: str) -> str:
-    """Give a component as RTLIL.
+    """Give a component as Verilog, as ``csp generate`` does.
 
     Amaranth names the elements of an array ``a[0]``, as Yosys names the bits of ``a``; its
     technology mapper then fails (Yosys issues 4349 and 4451), so they become ``a.0``.
     """
-    return re.sub(r"(?<=[^\s\]])\[(\d+)\]", r".\1", rtlil.convert(component, name=name))
+    text = verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    return re.sub(r"\\\S+", lambda found: re.sub(r"\[(\d+)\]", r".\1", found[0]), text)
 
 
 def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[str, int], int]:
@@ -225,9 +230,9 @@ def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[s
     block, parts = design.modules()
     inputs, outputs = block_ports(block)
     files = {
-        "block.il": convert(block, BLOCK),
-        "harness.il": convert(Harness(inputs, outputs), HARNESS),
-        **{f"{name}.il": convert(part, name) for name, part in parts.items()},
+        "block.v": convert(block, BLOCK),
+        "harness.v": convert(Harness(inputs, outputs), HARNESS),
+        **{f"{name}.v": convert(part, name) for name, part in parts.items()},
     }
     ports = ["input clk", "input rst"]
     ports += [f"input [{width - 1}:0] {name}" for name, width in inputs.items()]
@@ -236,14 +241,13 @@ def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[s
     # Parts are synthesised once and flattened into place afterwards.
     flags = " ".join([*options, *(["-noflatten"] if parts else [])])
     files["synthesis.ys"] = f"""
-        read_rtlil {" ".join(["block.il", *(f"{name}.il" for name in parts)])}
+        read_verilog {" ".join(["block.v", *(f"{name}.v" for name in parts)])}
         synth_ecp5 -top {BLOCK} {flags}
         flatten
         clean
         tee -q -o cells.json stat -json
         design -stash synthesised
-        read_verilog blackbox.v
-        read_rtlil harness.il
+        read_verilog blackbox.v harness.v
         synth_ecp5 -top {HARNESS}
         delete {BLOCK}
         design -copy-from synthesised {BLOCK}
@@ -307,6 +311,8 @@ def place(folder: Path, seed: int) -> dict:
     command = [nextpnr(), *DEVICE, "--json", "netlist.json", "--report", report]
     command += ["--seed", str(seed), "--freq", str(TARGET_MHZ)]
     command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
+    # Its default limit of attempts is the square of the cells, which overflows in a large design.
+    command += ["--placer-heap-cell-placement-timeout", "0"]
     run(command, folder, f"nextpnr_{seed}.log")
     found = json.loads((folder / report).read_text(encoding="utf-8"))
     (clock,) = found["fmax"]

@@ -15,7 +15,7 @@ from csp_hw.util import delayed, place
 ROW_MODULE = "csp_row"
 
 #: Ports of a row that meet those of the row below, as ``…_below``.
-DOWNWARD = ("control", "drain", "weights", "sums", "saturations")
+DOWNWARD = ("acc_shift", "control", "drain", "weights", "sums", "saturations")
 
 
 def parts(config: CspConfig) -> dict[str, wiring.Component]:
@@ -90,20 +90,25 @@ class Array(wiring.Component):
         # Left and top edge: each row's activation waits for its control, which goes down a row a
         # cycle; each column's weight waits for the activations to reach it. Whether an activation
         # is zero is seen here, once for all PEs of its row.
-        entered = Signal.like(self.activations)
+        entered = Signal.like(self.activations, reset_less=True)
         m.d.sync += entered.eq(self.activations)
         m.d.comb += self.zeros.eq(Cat(activation == 0 for activation in entered))
         activations = [
-            delayed(m, activation, row, f"activation_{row}")
+            delayed(m, activation, row, f"activation_{row}", reset_less=True)
             for row, activation in enumerate(entered)
         ]
-        zeros = [delayed(m, zero, row, f"zero_{row}") for row, zero in enumerate(self.zeros)]
+        zeros = [
+            delayed(m, zero, row, f"zero_{row}", reset_less=True)
+            for row, zero in enumerate(self.zeros)
+        ]
         weights = Cat(
-            delayed(m, weight, col + 1, f"weight_{col}") for col, weight in enumerate(self.weights)
+            delayed(m, weight, col + 1, f"weight_{col}", reset_less=True)
+            for col, weight in enumerate(self.weights)
         )
 
         # The rows, from top to bottom.
-        above = (self.control.as_value(), self.drain.as_value(), weights, Const(0), Const(0))
+        control, drain = self.control.as_value(), self.drain.as_value()
+        above = (self.acc_shift, control, drain, weights, Const(0), Const(0))
         for row in range(config.rows):
             below = {
                 f"{port}_below": Signal(
@@ -113,7 +118,6 @@ class Array(wiring.Component):
             }
             wires = {
                 "row": Const(row, Shape.cast(row_number(config))),
-                "acc_shift": self.acc_shift,
                 "activation": activations[row],
                 "zero": zeros[row],
                 **dict(zip(DOWNWARD, above, strict=True)),
@@ -127,7 +131,7 @@ class Array(wiring.Component):
         *_, sums, saturations = above
         for col in range(config.cols):
             drained = sums.word_select(col, config.acc_bits)
-            waited = delayed(m, drained, config.cols - 1 - col, f"sum_{col}")
+            waited = delayed(m, drained, config.cols - 1 - col, f"sum_{col}", reset_less=True)
             m.d.comb += self.sums[col].eq(waited)
         m.d.comb += self.saturations.eq(saturations)
         return m

@@ -117,7 +117,6 @@ class Drain(wiring.Component):
         tag = Signal(
             data.StructLayout(
                 {
-                    "valid": unsigned(1),
                     "zero": unsigned(1),
                     "live": unsigned(1),
                     "chunk": range(config.depth),
@@ -125,12 +124,13 @@ class Drain(wiring.Component):
             )
         )
         m.d.comb += [
-            tag.valid.eq(ask),
             tag.zero.eq(entry >= tile.touched),
             tag.live.eq(tile.tile.live.word_select(pixel, config.rows).bit_select(row, 1)),
             tag.chunk.eq(chunk),
         ]
-        tag = delayed(m, tag, 1 + Array.drain_latency(config), "tag")
+        latency = 1 + Array.drain_latency(config)
+        arrives = delayed(m, ask, latency, "arrives")
+        tag = delayed(m, tag, latency, "tag", reset_less=True)
 
         m.submodules.queue = queue = fifo.SyncFIFOBuffered(
             width=sums_layout(config).size, depth=self.queue_depth
@@ -142,7 +142,7 @@ class Drain(wiring.Component):
         do_read = queue.r_rdy & self.o.ready
         m.d.comb += [
             queue.w_data.eq(word),
-            queue.w_en.eq(tag.valid),
+            queue.w_en.eq(arrives),
             self.o.payload.eq(queue.r_data),
             self.o.valid.eq(queue.r_rdy),
             queue.r_en.eq(self.o.ready),

@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
-from csp_hw.pe.control import control_layout
+from csp_hw.pe.control import control_layout, register_control
 from csp_hw.pe.element import ElementSignature, ProcessingElement
 from csp_hw.util import delayed, place
 
@@ -14,7 +14,7 @@ from csp_hw.util import delayed, place
 PE_MODULE = "csp_pe"
 
 #: Ports of a PE that meet its right neighbour's, as ``…_right``.
-RIGHTWARD = ("activation", "zero", "control", "saturated")
+RIGHTWARD = ("acc_shift", "activation", "zero", "control", "saturated")
 
 
 def drain_layout(config: CspConfig) -> data.StructLayout:
@@ -52,6 +52,7 @@ class RowEdge(wiring.Component):
     """
 
     def __init__(self, config: CspConfig):
+        self.config = config
         control, drain = control_layout(config), drain_layout(config)
         super().__init__(
             {
@@ -66,8 +67,10 @@ class RowEdge(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        control, drain = self.control_below, self.drain_below
-        m.d.sync += [control.eq(self.control), drain.eq(self.drain)]
+        control = register_control(m, self.control, self.config)
+        drain = self.drain_below
+        m.d.sync += drain.eq(self.drain)
+        m.d.comb += self.control_below.eq(control)
 
         mine = Signal()
         m.d.comb += [
@@ -102,6 +105,7 @@ class RowSignature(wiring.Signature):
             {
                 "row": In(row_number(config)),
                 "acc_shift": In(ACC_SHIFT_BITS),
+                "acc_shift_below": Out(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
                 "zero": In(1),
                 "control": In(control),
@@ -131,8 +135,8 @@ class Row(wiring.Component):
     -------
     row : In
         This row's number, constant.
-    acc_shift : In(4)
-        t, constant during a layer.
+    acc_shift : In(4), Out
+        t, constant while products of a layer are here; a cycle later to the row below.
     activation, zero : In
         Of this row, a cycle before its product's control enters the first PE; whether it is 0.
     control, drain, weights, sums, saturations : In
@@ -163,11 +167,18 @@ class Row(wiring.Component):
             return Signal(width, name=f"{port}_{col}")
 
         # The PEs from left to right, each with its part of the words from above.
-        left = (self.activation, self.zero, edge.control_right.as_value(), Const(0))
+        acc_shift = delayed(m, self.acc_shift, 1, "acc_shift", reset_less=True)
+        m.d.comb += self.acc_shift_below.eq(acc_shift)
+        left = (
+            acc_shift,
+            self.activation,
+            self.zero,
+            edge.control_right.as_value(),
+            Const(0),
+        )
         for col in range(cols):
             right = {f"{port}_right": wire(f"{port}_right", col) for port in RIGHTWARD}
             wires = {
-                "acc_shift": self.acc_shift,
                 "weight": self.weights.word_select(col, WEIGHT_BITS),
                 "weight_below": self.weights_below.word_select(col, WEIGHT_BITS),
                 "drain": self.sums.word_select(col, self.config.acc_bits),

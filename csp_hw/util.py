@@ -6,10 +6,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 
-def delayed(m: Module, value, cycles: int, name: str):
-    """Give a value some cycles later, through registers ``name_0`` and so on."""
+def delayed(m: Module, value, cycles: int, name: str, *, reset_less: bool = False):
+    """Give a value some cycles later, through registers ``name_0`` and so on.
+
+    ``reset_less`` spares data the reset that only flags need: in a large array its wires would
+    take more routing than any other net.
+    """
     for n in range(cycles):
-        stage = Signal(value.shape(), name=f"{name}_{n}")
+        stage = Signal(value.shape(), name=f"{name}_{n}", reset_less=reset_less)
         m.d.sync += stage.eq(value)
         value = stage
     return value

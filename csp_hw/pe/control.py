@@ -7,7 +7,7 @@ stores every control bit once, to hand it to its right neighbour, and delays non
 
 import enum
 
-from amaranth import unsigned
+from amaranth import Module, Signal, unsigned
 from amaranth.lib import data
 
 from csp_hw.config import CspConfig
@@ -39,6 +39,10 @@ STAGE = {
 }
 #: Stage from which forwarding is not needed: a write at stage 4 is readable from stage 5 on.
 FORWARD_DISTANCE = STAGE["write_address"]
+
+
+#: What may hold anything while no flag says that it counts; it needs no reset.
+DATA = ("read0", "read1", "addend", "write_address", "take_bank")
 
 
 def control_layout(config: CspConfig) -> data.StructLayout:
@@ -73,3 +77,15 @@ def control_layout(config: CspConfig) -> data.StructLayout:
             "take_bank": unsigned(1),
         }
     )
+
+
+def register_control(m: Module, control: data.View, config: CspConfig) -> data.View:
+    """Give control a cycle later. Only flags are reset."""
+    registered = Signal(control_layout(config), name="control")
+    for field in control_layout(config).members:
+        register = Signal.like(
+            control[field], name=f"{field}_registered", reset_less=field in DATA
+        )
+        m.d.sync += register.eq(control[field])
+        m.d.comb += registered[field].eq(register)
+    return registered

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
 from csp_hw.pe.accumulation import create_bank
-from csp_hw.pe.control import Addend, control_layout
+from csp_hw.pe.control import Addend, control_layout, register_control
 
 PRODUCT_BITS = 16  # −128 … 255 × −127 … 127
 
@@ -21,6 +21,7 @@ class ElementSignature(wiring.Signature):
         super().__init__(
             {
                 "acc_shift": In(ACC_SHIFT_BITS),
+                "acc_shift_right": Out(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
                 "activation_right": Out(signed(ACTIVATION_BITS)),
                 "zero": In(1),
@@ -58,10 +59,13 @@ class ProcessingElement(wiring.Component):
     The multiplier has operand registers of its own, beside those that hand activation and weight
     on. They take only what makes a product: while activations are zero nothing in it toggles.
 
+    Reset clears the flags, the run and the count of saturations. All other registers hold what no
+    flag says to be valid, and do without it.
+
     Members
     -------
-    acc_shift : In(4)
-        t, constant during a layer.
+    acc_shift : In(4), Out
+        t, constant while products of a layer are here; a cycle later to the right neighbour.
     activation, zero, control : In, Out
         From the left neighbour, one cycle later to the right one. ``zero`` says that the
         activation is 0.
@@ -77,7 +81,6 @@ class ProcessingElement(wiring.Component):
     def __init__(self, config: CspConfig):
         self.config = config
         super().__init__(ElementSignature(config))
-        # Like the product no state, hence without reset: `zero` alone clears that register.
         self._operands = Signal(
             data.StructLayout(
                 {"activation": signed(ACTIVATION_BITS), "weight": signed(WEIGHT_BITS)}
@@ -92,35 +95,37 @@ class ProcessingElement(wiring.Component):
 
         acc = signed(self.config.acc_bits)
         run_bits = self.config.run_bits
-        control = Signal(control_layout(self.config))
-        activation = Signal(signed(ACTIVATION_BITS))
-        zero = Signal()
-        weight = Signal(signed(WEIGHT_BITS))
+        control = register_control(m, self.control, self.config)
+        acc_shift = Signal.like(self.acc_shift, reset_less=True)
+        activation = Signal(signed(ACTIVATION_BITS), reset_less=True)
+        zero = Signal(reset_less=True)
+        weight = Signal(signed(WEIGHT_BITS), reset_less=True)
         operands = self._operands
         product = Signal(signed(PRODUCT_BITS), reset_less=True)
         run = Signal(signed(run_bits))
         run_next = Signal(signed(run_bits))
-        run_done = Signal(signed(run_bits))
-        word0, word1 = Signal(acc), Signal(acc)
-        shifted = Signal(signed(run_bits + 1))  # bit 0 is the rounding carry
-        addend = Signal(acc)
+        run_done = Signal(signed(run_bits), reset_less=True)
+        word0, word1 = Signal(acc, reset_less=True), Signal(acc, reset_less=True)
+        shifted = Signal(signed(run_bits + 1), reset_less=True)  # bit 0 is the rounding carry
+        addend = Signal(acc, reset_less=True)
         total = Signal(signed(max(self.config.acc_bits, run_bits) + 1))
         overflow = Signal()
-        overflow_seen = Signal()
+        overflow_seen = Signal(reset_less=True)
         sum_next = Signal(acc)
-        sum_now = Signal(acc)
-        sum_older = Signal(acc)
-        sum_oldest = Signal(acc)
-        drained = Signal(acc)
+        sum_now = Signal(acc, reset_less=True)
+        sum_older = Signal(acc, reset_less=True)
+        sum_oldest = Signal(acc, reset_less=True)
+        drained = Signal(acc, reset_less=True)
         saturated = Signal.like(self.saturated)
 
         m.d.sync += [
-            control.eq(self.control),
+            acc_shift.eq(self.acc_shift),
             activation.eq(self.activation),
             zero.eq(self.zero),
             weight.eq(self.weight),
         ]
         m.d.comb += [
+            self.acc_shift_right.eq(acc_shift),
             self.control_right.eq(control),
             self.activation_right.eq(activation),
             self.zero_right.eq(zero),
@@ -149,7 +154,7 @@ class ProcessingElement(wiring.Component):
 
         # Stage 2: rhu(run, t) is (2·run >> t) with its lowest bit as the carry.
         with m.If(control.add):
-            m.d.sync += shifted.eq(Cat(Const(0, 1), run_done).as_signed() >> self.acc_shift)
+            m.d.sync += shifted.eq(Cat(Const(0, 1), run_done).as_signed() >> acc_shift)
             with m.Switch(control.addend):
                 with m.Case(Addend.ZERO):
                     m.d.sync += addend.eq(0)
