@@ -220,16 +220,13 @@ def test_abort_of_what_waits_for_ever(task, built):
     assert last.registers["STATUS"] & 0b111 == 0b101
 
 
-@pytest.mark.parametrize("answer", [4096, 5000, 9000])
-def test_a_slow_memory_is_no_error(answer, task, built):
-    """Nothing moves for longer than a pass that is stuck may wait, but the memory owes answers."""
+def test_a_slow_memory_is_no_error(task, built):
+    """Nothing moves for longer than a pass may stand still, but the memory owes answers."""
     bed = Bed(task, size=64 * KIB)
-    for slow in (
-        {"act": Timing(read_latency=answer)},
-        {"res": Timing(write_latency=answer)},
-        {"wgt": Timing(read_latency=answer)},
-    ):
-        timing = dict.fromkeys(MANAGERS, Timing()) | slow
-        run = bed.good(reset=True, timing=timing, timeout=1 << 20, guard=bed.guard)
+    slow = {"act": Timing(read_latency=5000), "res": Timing(write_latency=5000)}
+    for port, timing in slow.items():
+        timings = dict.fromkeys(MANAGERS, Timing()) | {port: timing}
+        run = bed.good(reset=True, timing=timings, timeout=1 << 20, guard=bed.guard)
         (outcome,) = followed(bed, built, run, options={"reset": True})
         assert code_of(outcome) is ErrorCode.NONE
+        assert outcome.cycles > 5000
