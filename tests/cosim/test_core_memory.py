@@ -396,7 +396,11 @@ def test_outside_of_the_memory(simulator):
         assert rules(outcome) == {(port, protocol.OUTSIDE)}
         assert outcome.registers["STATUS"] == 0b110
         # The whole burst is refused.
-        assert outcome.traffic[port].errors == (8 if number < 3 else 1)
+        traffic = outcome.traffic[port]
+        assert traffic.errors == (8 if number < 3 else 1)
+        # The answer to the write is the last that moves, the first beat of the read is not.
+        assert 0 < traffic.error_cycle <= outcome.finished - outcome.quiet
+        assert (traffic.error_cycle == outcome.finished - outcome.quiet) == (number >= 3)
         np.testing.assert_array_equal(outcome.memory[0][:HALF], IMAGE[:HALF])
         if number >= 3:
             np.testing.assert_array_equal(outcome.memory[0], IMAGE[: HALF + 1024])
