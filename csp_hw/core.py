@@ -183,7 +183,7 @@ class Core(wiring.Component):
             ),
         ]
         m.d.comb += [
-            control.wrong_tiles.eq(datapath.wrong_tiles),
+            control.wrong_tiles.eq(datapath.error),
             control.wrong_counts.eq(datapath.wrong_counts),
             control.quiet.eq(Cat(port.quiet for port in (*readers, results)).all()),
         ]

@@ -58,7 +58,7 @@ class Datapath(wiring.Component):
     moves : Out(1)
         Something went on in the cycle before. All that may take long without a transfer on a port
         is: counts that are scanned, products, lanes and padding that are walked over.
-    wrong_tiles : Out(1)
+    error : Out(1)
         The feeder found the list of tiles wrong and stopped; stays until reset, as does
     wrong_counts : Out(1)
         A count is larger than the number of chunks.
@@ -79,7 +79,7 @@ class Datapath(wiring.Component):
                 "busy": Out(1),
                 "left": Out(1),
                 "moves": Out(1),
-                "wrong_tiles": Out(1),
+                "error": Out(1),
                 "wrong_counts": Out(1),
                 "counters": Out(counters_layout()),
             }
@@ -200,7 +200,7 @@ class Datapath(wiring.Component):
         m.d.comb += [
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.left.eq(engine.kept | count_store.busy | weight_store.busy),
-            self.wrong_tiles.eq(feeder.error),
+            self.error.eq(feeder.error),
             self.counters.eq(engine.counters),
         ]
         return m
