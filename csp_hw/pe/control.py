@@ -83,9 +83,7 @@ def register_control(m: Module, control: data.View, config: CspConfig) -> data.V
     """Give control a cycle later. Only flags are reset."""
     registered = Signal(control_layout(config), name="control")
     for field in control_layout(config).members:
-        register = Signal.like(
-            control[field], name=f"{field}_registered", reset_less=field in DATA
-        )
+        register = Signal.like(control[field], name=f"{field}_registered", reset_less=field in DATA)
         m.d.sync += register.eq(control[field])
         m.d.comb += registered[field].eq(register)
     return registered

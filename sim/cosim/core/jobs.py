@@ -377,10 +377,11 @@ class Writer:
         reads = None
         if job.count_reads:
             reads = _little_endian(path.with_suffix(".tell"))[: answer["size"] // beat]
+        last = status["cycle"] - status["quiet"] - 1  # in which something moved
         outcome = CoreOutcome(
             irq=bool(status["irq"]),
             cycles=max(0, status["finished"] - status["started"]),
-            quiet=max(0, status["quiet"] + 1 + status["finished"] - status["cycle"]),
+            quiet=max(0, status["finished"] and status["finished"] - last),
             finished=status["finished"],
             cycle=status["cycle"],
             registers=dict(zip(names, answer["values"], strict=True)),
