@@ -22,12 +22,12 @@ def random_task(rng, config):
     """Give a network with images that fits a core, and for which there is something to do."""
     while True:
         shift = (None, 0)[rng.integers(2)]
-        network = random_network(rng, config, size=int(rng.integers(1, 7)), acc_shift=shift)
-        shape = (int(rng.integers(1, 4)), *network.input.shape)
-        images = random_activations(rng, shape, network.input.dtype)
         try:
+            network = random_network(rng, config, size=int(rng.integers(1, 7)), acc_shift=shift)
+            shape = (int(rng.integers(1, 4)), *network.input.shape)
+            images = random_activations(rng, shape, network.input.dtype)
             task = execute.Task.make(network, config, images)
-        except CspError:  # a buffer of a few words does not hold everything
+        except CspError:  # a buffer of a few words, or 255 chunks, do not hold everything
             continue
         if task.program.passes:
             return task
