@@ -40,6 +40,7 @@ from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
 from csp_hw.pool.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,8 +78,17 @@ class Design:
         return self.create(self.config, hierarchical=True), self.parts(self.config)
 
 
+def _array_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    return array.parts(config, Ecp5Multiplier)
+
+
+def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    del config
+    return {MULTIPLIER_MODULE: Ecp5Multiplier()}
+
+
 def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
-    return {**array.parts(config), COLUMN_MODULE: OutputColumn(config)}
+    return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
 
 
 def _axi_reader(config: CspConfig) -> ReadManager:
@@ -95,8 +105,8 @@ def designs() -> dict[str, Design]:
     big = preset("csp_8x8")
     small = big.replace(rows=4, cols=4)
     regbin = {"style": BufferStyle.REGBIN}
-    element = functools.partial(Design, create=ProcessingElement)
-    whole_array = functools.partial(Design, create=array.Array, parts=array.parts)
+    element = functools.partial(Design, create=ProcessingElement, parts=_element_parts)
+    whole_array = functools.partial(Design, create=array.Array, parts=_array_parts)
     engine = functools.partial(Design, create=Engine, parts=_engine_parts)
     core = functools.partial(Design, create=Core, parts=_engine_parts)
     return {

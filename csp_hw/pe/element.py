@@ -2,14 +2,19 @@
 """The processing element."""
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
 from csp_hw.pe.accumulation import create_bank
 from csp_hw.pe.control import Addend, control_layout, register_control
-
-PRODUCT_BITS = 16  # −128 … 255 × −127 … 127
+from csp_hw.pe.multiplier import (
+    MULTIPLIER_MODULE,
+    PRODUCT_BITS,
+    Multiplier,
+    MultiplierSignature,
+)
+from csp_hw.util import place
 
 
 class ElementSignature(wiring.Signature):
@@ -62,6 +67,13 @@ class ProcessingElement(wiring.Component):
     Reset clears the flags, the run and the count of saturations. All other registers hold what no
     flag says to be valid, and do without it.
 
+    Parameters
+    ----------
+    config : CspConfig
+    hierarchical : bool
+        Instantiate the multiplier as a Verilog module, so that a technology's own can be put in
+        its place; see :mod:`csp_hw.pe.multiplier`.
+
     Members
     -------
     acc_shift : In(4), Out
@@ -78,15 +90,10 @@ class ProcessingElement(wiring.Component):
         A product's saturation shows five cycles after stage 0.
     """
 
-    def __init__(self, config: CspConfig):
+    def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
         super().__init__(ElementSignature(config))
-        self._operands = Signal(
-            data.StructLayout(
-                {"activation": signed(ACTIVATION_BITS), "weight": signed(WEIGHT_BITS)}
-            ),
-            reset_less=True,
-        )
+        self.multiplier = None if hierarchical else Multiplier()
 
     def elaborate(self, platform):
         m = Module()
@@ -100,7 +107,7 @@ class ProcessingElement(wiring.Component):
         activation = Signal(signed(ACTIVATION_BITS), reset_less=True)
         zero = Signal(reset_less=True)
         weight = Signal(signed(WEIGHT_BITS), reset_less=True)
-        operands = self._operands
+        multiplied = Signal(signed(PRODUCT_BITS))
         product = Signal(signed(PRODUCT_BITS), reset_less=True)
         run = Signal(signed(run_bits))
         run_next = Signal(signed(run_bits))
@@ -134,9 +141,16 @@ class ProcessingElement(wiring.Component):
 
         # Stages 0 and 1: product and run. The run register is zero between runs, and only a run's
         # last sum moves on, so that the shifter below toggles once a run.
-        with m.If(~self.zero):
-            m.d.sync += [operands.activation.eq(self.activation), operands.weight.eq(self.weight)]
-        m.d.sync += product.eq(operands.activation * operands.weight)
+        operands = {
+            "enable": ~self.zero,
+            "activation": self.activation,
+            "weight": self.weight,
+            "product": multiplied,
+        }
+        m.submodules.multiplier = place(
+            m, MultiplierSignature(), operands, MULTIPLIER_MODULE, self.multiplier
+        )
+        m.d.sync += product.eq(multiplied)
         with m.If(zero):
             m.d.sync += product.eq(0)
         m.d.comb += run_next.eq(run + product)
