@@ -178,7 +178,10 @@ class Body(wiring.Component):
                 | datapath.moves
             ),
         ]
-        m.d.comb += control.wrong_tiles.eq(datapath.error)
+        m.d.comb += [
+            control.wrong_tiles.eq(datapath.error),
+            control.wrong_counts.eq(datapath.wrong_counts),
+        ]
 
         # What software sees.
         m.d.comb += [

@@ -78,8 +78,8 @@ class Control(wiring.Component):
         ``SETTLE_CYCLES`` after the pass has finished.
     progress : In(1)
         Something moved.
-    wrong_tiles : In(1)
-        From the feeder.
+    wrong_tiles, wrong_counts : In(1)
+        From the datapath.
     range_error, bus_error, short, long : In(1)
         From the ports. Each stays until ``flush``.
     waiting : In(1)
@@ -118,6 +118,7 @@ class Control(wiring.Component):
                 "left": In(1),
                 "progress": In(1),
                 "wrong_tiles": In(1),
+                "wrong_counts": In(1),
                 "range_error": In(1),
                 "bus_error": In(1),
                 "short": In(1),
@@ -161,7 +162,8 @@ class Control(wiring.Component):
             m.d.sync += idle_cycles.eq(0)
         m.d.comb += [
             lost.eq((self.timeout != 0) & (idle_cycles >= self.timeout)),
-            dead.eq(~self.waiting & (idle_cycles >= dead_cycles(self.config))),
+            # A port is quiet from the cycle on in which its last answer counts as progress.
+            dead.eq(~self.waiting & ~self.progress & (idle_cycles >= dead_cycles(self.config))),
         ]
         for condition, code in reversed(
             (
@@ -171,6 +173,7 @@ class Control(wiring.Component):
                 (self.short, ErrorCode.STREAM_SHORT),
                 (self.long, ErrorCode.STREAM_LONG),
                 (self.wrong_tiles, ErrorCode.TILES),
+                (self.wrong_counts, ErrorCode.COUNTS),
                 (lost, ErrorCode.TIMEOUT),
             )
         ):

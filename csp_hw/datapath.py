@@ -61,7 +61,9 @@ class Datapath(wiring.Component):
         Something went on in the cycle before. All that may take long without a transfer on a port
         is: counts that are scanned, products, lanes and padding that are walked over.
     error : Out(1)
-        The feeder found the list of tiles wrong and stopped.
+        The feeder found the list of tiles wrong and stopped; stays until reset, as does
+    wrong_counts : Out(1)
+        A count is larger than the number of chunks.
     counters : Out
         See :mod:`csp_hw.counters`; of the pass.
     """
@@ -80,6 +82,7 @@ class Datapath(wiring.Component):
                 "left": Out(1),
                 "moves": Out(1),
                 "error": Out(1),
+                "wrong_counts": Out(1),
                 "counters": Out(counters_layout()),
             }
         )
@@ -180,6 +183,13 @@ class Datapath(wiring.Component):
                 pooler.i.payload.eq(self.inputs.payload),
                 pooler.i.valid.eq(self.inputs.valid),
             ]
+
+        # Sums of a chunk that the layer does not have would overwrite those of another one.
+        with m.If(
+            count_store.o.valid
+            & Cat(count > descriptor.chunks for count in count_store.o.payload).any()
+        ):
+            m.d.sync += self.wrong_counts.eq(1)
 
         issued = Signal()
         ports = (engine.counts, engine.weights, engine.activations, engine.results)

@@ -48,6 +48,8 @@ class ErrorCode(enum.IntEnum):
     ABORTED = 7
     #: A tile of the list does not fit the buffers, or comes out of order.
     TILES = 8
+    #: A tap has more chunks than the layer.
+    COUNTS = 9
 
 
 class Field(NamedTuple):

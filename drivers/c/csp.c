@@ -34,6 +34,7 @@ static const struct {
     [CSP__ERROR_CODE__TIMEOUT] = {"TIMEOUT", "it made no progress"},
     [CSP__ERROR_CODE__ABORTED] = {"ABORTED", "software gave it up"},
     [CSP__ERROR_CODE__TILES] = {"TILES", "a tile does not fit, or comes out of order"},
+    [CSP__ERROR_CODE__COUNTS] = {"COUNTS", "a tap has more chunks than the layer"},
 };
 
 // The checks of a descriptor, as in csp_hw/check.py.

@@ -391,6 +391,7 @@ static_assert(sizeof(csp_t) == 0x144, "Packing error");
 #define CSP__ERROR_CODE__TIMEOUT 6 // The layer made no progress for TIMEOUT cycles.
 #define CSP__ERROR_CODE__ABORTED 7 // Software asked for it with CONTROL.abort.
 #define CSP__ERROR_CODE__TILES 8 // A tile of the list does not fit the buffers, or comes out of order.
+#define CSP__ERROR_CODE__COUNTS 9 // A tap has more chunks than the layer.
 
 #ifdef __cplusplus
 }

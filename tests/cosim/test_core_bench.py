@@ -183,6 +183,9 @@ def test_cycles_are_from_the_last_write_to_the_interrupt(verilator):
     # The write is taken, the DMA starts a cycle later and asks in the one after that.
     assert plain.cycles == registers["B_LAST"] - registers["AR_FIRST"] + 4
     assert late.cycles == plain.cycles + 980
+    # The last that moves is the answer, whenever it comes; two registers follow.
+    assert late.quiet == plain.quiet == 2
+    assert late.finished - plain.finished == 980
 
 
 def test_waiting_for_cycles(verilator):
@@ -204,6 +207,16 @@ def test_no_interrupt(verilator):
         r"and wrote 0",
         message,
     )
+
+
+def test_an_interrupt_that_is_given_up(verilator):
+    none, some = run_core_jobs(
+        verilator, [job(writes=[], timeout=3000, give_up=True), job(give_up=True)]
+    )
+    assert not none.irq
+    assert none.cycle >= 3000
+    assert none.cycles == none.quiet == none.finished == 0
+    assert some.irq
 
 
 def test_progress(verilator):

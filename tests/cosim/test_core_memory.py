@@ -228,7 +228,7 @@ def test_traffic_is_counted(simulator):
         check_copied(outcome, 35)
         for number, name in enumerate(PORTS):
             writes = name == "res"
-            wanted = (5 * (number == port), 35 * (number == port), 5 * writes, 35 * writes, 0)
+            wanted = (5 * (number == port), 35 * (number == port), 5 * writes, 35 * writes, 0, 0)
             assert outcome.traffic[name] == wanted
         # Only the port of the maps is counted beat by beat.
         assert outcome.reads.size == SIZE // BEAT
@@ -339,7 +339,7 @@ def test_reads_that_are_refused(simulator):
     for outcome in run_core_jobs(simulator, jobs):
         assert outcome.registers["STATUS"] == 0b110
         np.testing.assert_array_equal(words(outcome, 32), expected)
-        assert outcome.traffic["act"] == (4, 32, 0, 0, 2)
+        assert outcome.traffic["act"][:5] == (4, 32, 0, 0, 2)
 
 
 def test_writes_that_are_refused(simulator):
@@ -353,7 +353,7 @@ def test_writes_that_are_refused(simulator):
     for outcome in run_core_jobs(simulator, jobs):
         assert outcome.registers["STATUS"] == 0b110
         np.testing.assert_array_equal(words(outcome, 32), expected)
-        assert outcome.traffic["res"] == (0, 0, 4, 32, 1)
+        assert outcome.traffic["res"][:5] == (0, 0, 4, 32, 1)
 
 
 def test_refusals_of_the_other_kind_are_not_concerned(verilator):
@@ -396,7 +396,11 @@ def test_outside_of_the_memory(simulator):
         assert rules(outcome) == {(port, protocol.OUTSIDE)}
         assert outcome.registers["STATUS"] == 0b110
         # The whole burst is refused.
-        assert outcome.traffic[port].errors == (8 if number < 3 else 1)
+        traffic = outcome.traffic[port]
+        assert traffic.errors == (8 if number < 3 else 1)
+        # The answer to the write is the last that moves, the first beat of the read is not.
+        assert 0 < traffic.error_cycle <= outcome.finished - outcome.quiet
+        assert (traffic.error_cycle == outcome.finished - outcome.quiet) == (number >= 3)
         np.testing.assert_array_equal(outcome.memory[0][:HALF], IMAGE[:HALF])
         if number >= 3:
             np.testing.assert_array_equal(outcome.memory[0], IMAGE[: HALF + 1024])

@@ -166,6 +166,7 @@ def test_styles_and_errors():
         ("TIMEOUT", 6),
         ("ABORTED", 7),
         ("TILES", 8),
+        ("COUNTS", 9),
     ]
 
 

@@ -88,7 +88,8 @@ class Bench:
         if job["tell"] is not None:
             await self.file("tell", path.with_suffix(".tell"), *job["tell"])
         # What was counted and what was broken up to now, but the interrupt as it was then.
-        status = self.look() | {name: waited[name] for name in ("irq", "cycle", "finished")}
+        then = ("irq", "cycle", "finished", "quiet")
+        status = self.look() | {name: waited[name] for name in then}
         self.cycles += status["cycle"]
         outcome = {"values": values, "responses": responses, "size": job["size"]}
         outcome["status"] = packed(self.fields, status)
@@ -152,7 +153,7 @@ class Bench:
                 return status  # the interrupt, or a broken rule
             self.adapt(time.monotonic() - asleep)
             if status["cycle"] >= begin + span:
-                if job["wait"] is None and not status["irq"]:
+                if job["wait"] is None and not status["irq"] and not job["give_up"]:
                     raise BenchError(self.hang(status, span))
                 return status
             share = (status["cycle"] - begin) / (job["expected"] or span)

@@ -132,7 +132,9 @@ class CoreJob:
     wait : int, optional
         Wait so many cycles, whatever happens. Without it, wait for the interrupt.
     timeout : int
-        Cycles after which the interrupt is given up; an error.
+        Cycles after which the interrupt is given up; an error, unless
+    give_up : bool
+        says that it is none.
     reads : sequence of str or int, optional
         Registers to read at the end; all of them if not given.
     regions : sequence of (int, int), optional
@@ -158,6 +160,7 @@ class CoreJob:
     writes: Sequence[Write | tuple[str | int, int]] = ()
     wait: int | None = None
     timeout: int = 10_000_000
+    give_up: bool = False
     reads: Sequence[str | int] | None = None
     regions: Sequence[Region] | None = None
     count_reads: bool = False
@@ -173,6 +176,7 @@ class Traffic(NamedTuple):
     write_bursts: int
     write_beats: int
     errors: int  # beats read and bursts written without OKAY
+    error_cycle: int  # since reset, in which the first of them came; 0 if none did
 
 
 class Fault(NamedTuple):
@@ -198,6 +202,11 @@ class CoreOutcome:
     cycles : int
         From the cycle in which the last register write was taken to the first one with the
         interrupt, which is 1 if they follow each other; 0 if there was none.
+    quiet : int
+        Cycles from the last one in which something moved on a manager's port to the first one with
+        the interrupt; 0 if there was none.
+    finished : int
+        The first cycle with the interrupt, since reset; 0 if there was none.
     cycle : int
         Cycles since reset.
     registers : dict of (str or int) to int
@@ -216,6 +225,8 @@ class CoreOutcome:
 
     irq: bool
     cycles: int
+    quiet: int
+    finished: int
     cycle: int
     registers: dict[str | int, int]
     responses: dict[str | int, Response]
@@ -274,6 +285,7 @@ class Writer:
             "writes": [[self._offset(w.register), w.value, w.strobe] for w in writes],
             "wait": job.wait,
             "timeout": job.timeout,
+            "give_up": job.give_up,
             "reads": [self._offset(register) for register in _read(job, self.build)],
             "dumps": [self._beats(region) for region in _regions(job, self.size)],
             "tell": self._beats((0, self.size)) if job.count_reads else None,
@@ -365,9 +377,12 @@ class Writer:
         reads = None
         if job.count_reads:
             reads = _little_endian(path.with_suffix(".tell"))[: answer["size"] // beat]
+        last = status["cycle"] - status["quiet"] - 1  # in which something moved
         outcome = CoreOutcome(
             irq=bool(status["irq"]),
             cycles=max(0, status["finished"] - status["started"]),
+            quiet=max(0, status["finished"] and status["finished"] - last),
+            finished=status["finished"],
             cycle=status["cycle"],
             registers=dict(zip(names, answer["values"], strict=True)),
             responses=responses,

@@ -90,6 +90,7 @@ module csp_memory #(
     output reg [PORTS*32-1:0] write_bursts,
     output reg [PORTS*32-1:0] write_beats,
     output reg [PORTS*32-1:0] errors,        // beats read and bursts written without OKAY
+    output reg [PORTS*32-1:0] error_cycle,   // in which the first of them came on offer
     output reg [PORTS*16-1:0] faults,        // a bit for each rule below that was broken
     output reg [PORTS*32-1:0] fault_cycle,   // the first of them
     output reg [PORTS*64-1:0] fault_address,
@@ -186,6 +187,13 @@ module csp_memory #(
     end
   endtask
 
+  task error(input integer port);
+    begin
+      if (errors[port*32 +: 32] == 0) error_cycle[port*32 +: 32] = cycle + 1;
+      errors[port*32 +: 32] = errors[port*32 +: 32] + 1;
+    end
+  endtask
+
   // Look at an address that was taken; gives offset, bytes, word and legal.
   task examine(input integer port, input [92:0] taken);
     begin
@@ -274,6 +282,7 @@ module csp_memory #(
           write_bursts[p*32 +: 32] = 0;
           write_beats[p*32 +: 32] = 0;
           errors[p*32 +: 32] = 0;
+          error_cycle[p*32 +: 32] = 0;
           faults[p*16 +: 16] = 0;
           fault_cycle[p*32 +: 32] = 0;
           fault_address[p*64 +: 64] = 0;
@@ -347,7 +356,7 @@ module csp_memory #(
               if (p == COUNTED && reads[word] != 8'hff) reads[word] = reads[word] + 1;
             end else begin
               rdata[p*BYTES*8 +: BYTES*8] <= {BYTES{8'hdb}};
-              errors[p*32 +: 32] = errors[p*32 +: 32] + 1;
+              error(p);
             end
             r_beat[p] = last ? 0 : r_beat[p] + 1;
             if (last) begin
@@ -429,7 +438,7 @@ module csp_memory #(
               && w_response[slot] != SILENCE) begin
             bvalid[p] <= 1;
             bresp[p*2 +: 2] <= w_response[slot];
-            if (w_response[slot] != OKAY) errors[p*32 +: 32] = errors[p*32 +: 32] + 1;
+            if (w_response[slot] != OKAY) error(p);
             b_head[p] = b_head[p] + 1;
             w_done[p] = w_done[p] - 1;
           end else bvalid[p] <= 0;

@@ -78,6 +78,7 @@ PORT_STATUS = {
     "write_bursts": 32,
     "write_beats": 32,
     "errors": 32,
+    "error_cycle": CYCLE_BITS,
     "faults": 16,
     "fault_cycle": CYCLE_BITS,
     "fault_address": 64,
