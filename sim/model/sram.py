@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Energy of SRAM accesses, interpolated in CACTI's table by size and width."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from csp_algo.errors import CspError
+from sim.model.constants import NODE_NM, Constants
+from sim.tables import read_table
+
+TABLE = Path(__file__).parent / "data" / "cacti_sram.csv"
+#: A wider word is spread over banks of this width.
+WIDEST = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Access:
+    """Energy of one word, pJ."""
+
+    read: float
+    write: float
+
+
+def access(bytes_: int, width_bits: int, constants: Constants, *, node_nm: int = NODE_NM) -> Access:
+    """Give the energy of one access to a memory.
+
+    Between the table's sizes, then between its widths, the logarithm of the energy is linear in
+    the logarithm of size or width. A word wider than 256 bits is a row of equal banks.
+
+    Parameters
+    ----------
+    bytes_ : int
+        Size of the memory.
+    width_bits : int
+        Of a word.
+
+    Raises
+    ------
+    CspError
+        The table has nothing around this size and width.
+    """
+    banks = -(-width_bits // WIDEST)
+    factor = banks * constants.sram_factor
+    size, width = bytes_ / banks, width_bits / banks
+    return Access(
+        read=factor * _energy(node_nm, "read_pJ", size, width),
+        write=factor * _energy(node_nm, "write_pJ", size, width),
+    )
+
+
+@functools.cache
+def _curves(node_nm: int, column: str) -> dict[int, tuple[list[float], list[float]]]:
+    """Give log size and log energy of each width."""
+    curves: dict[int, tuple[list[float], list[float]]] = {}
+    for row in read_table(TABLE).rows:
+        if int(row["node_nm"]) == node_nm:
+            sizes, energies = curves.setdefault(int(row["width_bits"]), ([], []))
+            sizes.append(float(np.log(float(row["bytes"]))))
+            energies.append(float(np.log(float(row[column]))))
+    return curves
+
+
+@functools.cache
+def _energy(node_nm: int, column: str, size: float, width: float) -> float:
+    widths, energies = [], []
+    for known, (sizes, values) in sorted(_curves(node_nm, column).items()):
+        if np.exp(sizes[0]) - 0.5 <= size <= np.exp(sizes[-1]) + 0.5:
+            widths.append(float(np.log(known)))
+            energies.append(float(np.interp(np.log(size), sizes, values)))
+    if not widths or not np.exp(widths[0]) - 0.5 <= width <= np.exp(widths[-1]) + 0.5:
+        raise CspError(
+            f"{TABLE.name}: no {node_nm} nm memory around {size:g} bytes with words of "
+            f"{width:g} bits"
+        )
+    return float(np.exp(np.interp(np.log(width), widths, energies)))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Zeros of a layer as masks, drawn anew each time: only one layer's are in memory."""
+
+import dataclasses
+import enum
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.workloads import draw
+from sim.workloads.catalogue import Work
+
+
+class Pruning(enum.StrEnum):
+    """How weights were pruned."""
+
+    CASCADE = "cascade"
+    UNSTRUCTURED = "unstructured"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Operands:
+    """Which operands of a layer are not zero.
+
+    Parameters
+    ----------
+    weights : bool[groups, M/groups, J]
+        Taps in the order of :mod:`csp_algo.geometry`.
+    inputs : bool[H, W, C]
+        Of one image.
+    """
+
+    weights: npt.NDArray[np.bool_]
+    inputs: npt.NDArray[np.bool_]
+
+
+def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> Operands:
+    """Draw a layer's zeros at its densities; both prunings have the same activations.
+
+    Parameters
+    ----------
+    work : Work
+    pruning : Pruning
+    cols : int
+        Filters of a chunk of a cascade.
+    seed : int
+    """
+    geometry = work.shape.geometry
+    filters, taps = geometry.group_filters, geometry.taps
+    weights = np.empty((geometry.groups, filters, taps), dtype=np.bool_)
+    rng = draw.generator(work.shape.name, pruning, seed=seed)
+    for group in range(geometry.groups):
+        if pruning is Pruning.CASCADE:
+            counts = draw.cascade_counts(
+                rng, filters=filters, taps=taps, cols=cols, density=work.weights
+            )
+            weights[group] = draw.cascade_mask(counts, filters=filters, cols=cols)
+        else:
+            weights[group] = draw.unstructured_mask(
+                rng, filters=filters, taps=taps, density=work.weights
+            )
+    inputs = draw.activation_mask(
+        draw.generator(work.shape.name, "inputs", seed=seed),
+        shape=geometry.in_shape,
+        density=work.inputs,
+    )
+    return Operands(weights=weights, inputs=inputs)
