@@ -76,3 +76,25 @@ def _energy(node_nm: int, column: str, size: float, width: float) -> float:
             f"{width:g} bits"
         )
     return float(np.exp(np.interp(np.log(width), widths, energies)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+    """An SRAM that is read and written by whole words.
+
+    Parameters
+    ----------
+    bytes : int
+    width_bits : int
+    """
+
+    bytes: int
+    width_bits: int
+
+    def read(self, amount: float, constants: Constants) -> float:
+        """Give the energy of reading so many bytes, pJ."""
+        return 8 * amount / self.width_bits * access(self.bytes, self.width_bits, constants).read
+
+    def write(self, amount: float, constants: Constants) -> float:
+        """Give the energy of writing so many bytes, pJ."""
+        return 8 * amount / self.width_bits * access(self.bytes, self.width_bits, constants).write
