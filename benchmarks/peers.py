@@ -3,8 +3,9 @@
 
     python benchmarks/peers.py [--networks resnet50] [--no-sparten]
 
-Tells where each network's zeros are from, what each peer takes, and how long the models themselves took;
-for SparTen with the drawing of the masks apart. `OPENBLAS_NUM_THREADS=1` for one thread.
+Tells where each network's zeros are from, what each peer takes, and how long the models
+themselves took; for SparTen with the drawing of the masks apart. `OPENBLAS_NUM_THREADS=1` for one
+thread.
 """
 
 import argparse
@@ -27,9 +28,11 @@ WANTED, WANTED_SPARTEN = 1.0, 60.0
 
 def tell(name: str, cost: Cost, dense: Cost) -> None:
     print(
-        f"    {name:26} {cost.cycles / 1e6:8.3f} M cycles  {dense.cycles / cost.cycles:5.2f} × dense  "
+        f"    {name:26} {cost.cycles / 1e6:8.3f} M cycles  "
+        f"{dense.cycles / cost.cycles:5.2f} × dense  "
         f"{cost.utilisation:6.1%} useful  {cost.total() / 1e9:7.3f} … "
-        f"{cost.total(refetch=True) / 1e9:7.3f} mJ  {cost.traffic.bytes(refetch=False) / 1e6:7.2f} MB"
+        f"{cost.total(refetch=True) / 1e9:7.3f} mJ  "
+        f"{cost.traffic.bytes(refetch=False) / 1e6:7.2f} MB"
     )
 
 

@@ -40,7 +40,7 @@ class Traffic:
     weights, inputs, outputs : float
         Each once, as it is stored.
     refetched : float
-        Inputs again, for all but the first pass over the filters, if nothing on the chip keeps them.
+        Inputs again, for all passes over the filters but the first, if no chip's memory keeps them.
     """
 
     weights: float
@@ -103,8 +103,8 @@ class Cost:
 
     @property
     def utilisation(self) -> float:
-        """Share of the unit-cycles that is useful."""
-        return self.useful / (self.cycles * self.units)
+        """Share of the unit-cycles that is useful; 0 if there are none."""
+        return self.useful / (self.cycles * self.units) if self.cycles else 0.0
 
     def energy(self, *, refetch: bool = False) -> dict[Part, float]:
         """Give the energy by part, pJ, DRAM included."""

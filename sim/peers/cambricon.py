@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cambricon-X (Zhang et al., MICRO 2016, doi 10.1109/MICRO.2016.7783723) and Cambricon-S (Zhou et al.,
-MICRO 2018, doi 10.1109/MICRO.2018.00011): selectors in front of 16 multipliers each.
+"""Cambricon-X and Cambricon-S: selectors in front of 16 multipliers each.
 
-Cambricon-X skips zero weights only. Each of its elements has a filter, and selects the inputs of 16 of
-its non-zero weights a cycle out of a window of 256 taps:
+Cambricon-X: Zhang et al., MICRO 2016, doi 10.1109/MICRO.2016.7783723. Cambricon-S: Zhou et al.,
+MICRO 2018, doi 10.1109/MICRO.2018.00011.
+
+Cambricon-X skips zero weights only. Each of its elements has a filter, and selects the inputs of
+16 of its non-zero weights a cycle out of a window of 256 taps:
 
     cycles = ceil(P · M / elements) · Σ over windows E[ceil(X / 16)],         X ~ B(window, ρ_w)
 
-Cambricon-S skips zero inputs too. Sixteen filters share one index (coarse-grained pruning), so one
-selector serves 16 elements, and each window takes at least a cycle:
+Cambricon-S skips zero inputs too. Sixteen filters share one index (coarse-grained pruning), so
+one selector serves 16 elements, and each window takes at least a cycle:
 
-    cycles = ceil(P · ceil(M / 16) / cores) · Σ over windows E[max(1, ceil(X / 16))],   X ~ B(window, ρ_i · ρ_a)
+    cycles = ceil(P · ceil(M / 16) / cores) · Σ over windows E[max(1, ceil(X / 16))],
+    X ~ B(window, ρ_i · ρ_a)
 
-ρ_i is the share of taps that any of the 16 filters has: ρ_w for weights pruned in such groups, as those of
-a cascade with 16 or a multiple of it as columns are; 1 − (1 − ρ_w)¹⁶ for unstructured ones.
+ρ_i is the share of taps that any of the 16 filters has: ρ_w for weights pruned in such groups, as
+those of a cascade with 16 or a multiple of it as columns are; 1 − (1 − ρ_w)¹⁶ for unstructured
+ones.
 
-Published: X 544 GOP/s, 954 mW, 6.38 mm², 65 nm, 256 multipliers of 16 bits; S 1.71 × the speed and
-1.37 × the energy efficiency of the earlier best. Here operands have 8 bits, 64 elements (4 cores) give
-1,024 multipliers, and energy comes from this project's constants. Window and sizes of memories (2 KB of
-weights an element, 8 KB of inputs a core) are from memory, 4 bits of an index of a weight are assumed.
+Published: X 544 GOP/s, 954 mW, 6.38 mm², 65 nm, 256 multipliers of 16 bits; S 1.71 × the speed
+and 1.37 × the energy efficiency of the earlier best. Here operands have 8 bits, 64 elements (4
+cores) give 1,024 multipliers, and energy comes from this project's constants. Window and sizes of
+memories (2 KB of weights an element, 8 KB of inputs a core) are from memory, 4 bits of an index
+of a weight are assumed.
 
-Simplified, in their favour: elements of X never wait for each other, selectors take no energy, operands
-are always there, densities are the layer's in every window.
+Simplified, in their favour: elements of X never wait for each other, selectors take no energy,
+operands are always there, densities are the layer's in every window.
 """
 
 import dataclasses
@@ -44,6 +49,10 @@ REGISTER_BITS = 8 + 8 + 16
 #: Bits of the index of a weight of Cambricon-X.
 STEP_BITS = 4
 
+#: Its memories.
+SYNAPSES = Memory(bytes=2048, width_bits=128)
+NEURONS = Memory(bytes=8192, width_bits=256)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cambricon:
@@ -53,8 +62,8 @@ class Cambricon:
     elements: int = 16
     vector: int = 16
     window: int = 256
-    synapses: Memory = Memory(bytes=2048, width_bits=128)
-    neurons: Memory = Memory(bytes=8192, width_bits=256)
+    synapses: Memory = SYNAPSES
+    neurons: Memory = NEURONS
 
     @property
     def multipliers(self) -> int:
@@ -140,7 +149,7 @@ def _cost(
     weight_bytes: float,
     map_density: tuple[float, float],
 ) -> Cost:
-    """Give the cost; ``busy`` are cycles of elements, ``map_density`` what is stored of the maps."""
+    """Give the cost; ``busy`` in cycles of elements, ``map_density`` is what is stored of maps."""
     shape, geometry = work.shape, work.shape.geometry
     inputs, outputs = (shape.repeat * size for size in map_sizes(work))
     sparse = map_density[0] < 1

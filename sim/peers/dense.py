@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A dense output-stationary systolic array: what is gained by no zero at all.
 
-Rows are output pixels, columns are filters, as in TPU-like arrays run output-stationary (SCALE-Sim,
-arXiv:1811.02883, calls it so). For each of the g groups of a layer of P pixels, M filters and J taps:
+Rows are output pixels, columns are filters, as in TPU-like arrays run output-stationary
+(SCALE-Sim, arXiv:1811.02883, calls it so). For each of the g groups of a layer of P pixels, M
+filters and J taps:
 
     cycles = g · ceil(P / rows) · ceil(M / (g · cols)) · J  [+ rows + cols − 2 with ``fill``]
 
@@ -21,6 +22,10 @@ from sim.workloads.catalogue import Work
 #: Bits of an operand and of a partial sum.
 OPERAND_BITS, SUM_BITS = 8, 24
 
+#: Its memories.
+ACTIVATIONS = Memory(bytes=512 * 1024, width_bits=256)
+WEIGHTS = Memory(bytes=512 * 1024, width_bits=256)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dense:
@@ -29,8 +34,8 @@ class Dense:
     rows: int = 32
     cols: int = 32
     fill: bool = False
-    activations: Memory = Memory(bytes=512 * 1024, width_bits=256)
-    weights: Memory = Memory(bytes=512 * 1024, width_bits=256)
+    activations: Memory = ACTIVATIONS
+    weights: Memory = WEIGHTS
 
     @property
     def multipliers(self) -> int:

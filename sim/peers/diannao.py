@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DianNao (Chen et al., ASPLOS 2014, doi 10.1145/2541940.2541967): dense, 16 filters × 16 inputs a cycle.
+"""DianNao (Chen et al., ASPLOS 2014): dense, 16 filters × 16 inputs a cycle.
+
+doi 10.1145/2541940.2541967.
 
     items  = P · g · ceil(M / (g · Tn))          (pixel, group of Tn filters)
     cycles = ceil(items / cores) · R · S · ceil(C / (g · Ti))
 
-Published: 452 GOP/s, 485 mW, 3.02 mm² at 65 nm, with 16-bit operands and 256 multipliers. Here operands
-have 8 bits, four cores share the pixels so that there are 1,024 multipliers, and energy comes from this
-project's constants, not from the published power. Sizes of the buffers (2 and 32 KB a core) are from
-memory.
+Published: 452 GOP/s, 485 mW, 3.02 mm² at 65 nm, with 16-bit operands and 256 multipliers. Here
+operands have 8 bits, four cores share the pixels so that there are 1,024 multipliers, and energy
+comes from this project's constants, not from the published power. Sizes of the buffers (2 and 32
+KB a core) are from memory.
 
 Simplified: the pipeline never empties; operands are always there; partial sums stay in registers.
 """
@@ -22,6 +24,10 @@ from sim.workloads.catalogue import Work
 #: Bits that change in registers for each product: operands, and the adder tree's share of a sum.
 REGISTER_BITS = 8 + 8 + 16
 
+#: Its memories.
+NEURONS = Memory(bytes=2048, width_bits=256)
+SYNAPSES = Memory(bytes=32 * 1024, width_bits=256)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DianNao:
@@ -30,8 +36,8 @@ class DianNao:
     cores: int = 4
     filters: int = 16
     inputs: int = 16
-    neurons: Memory = Memory(bytes=2048, width_bits=256)
-    synapses: Memory = Memory(bytes=32 * 1024, width_bits=256)
+    neurons: Memory = NEURONS
+    synapses: Memory = SYNAPSES
 
     @property
     def multipliers(self) -> int:

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """SCNN (Parashar et al., ISCA 2017, doi 10.1145/3079856.3080254): products of all pairs.
 
-The map is cut into tiles, one for each of 8 × 8 elements. For each group of filters and each channel an
-element multiplies every non-zero input of its tile with every non-zero weight, 4 × 4 a cycle:
+The map is cut into tiles, one for each of 8 × 8 elements. For each group of filters and each
+channel an element multiplies every non-zero input of its tile with every non-zero weight, 4 × 4 a
+cycle:
 
     cycles = Σ over groups of filters Σ over channels E[ceil(A / 4)] · E[ceil(W / 4)]
 
-A is binomial over the tile's pixels, W over the group's R·S·filters weights. A group has as many filters
-as 6,144 sums hold, halo included: floor(6144 / ((h + R − 1)·(w + S − 1))).
+A is binomial over the tile's pixels, W over the group's R·S·filters weights. A group has as many
+filters as 6,144 sums hold, halo included: floor(6144 / ((h + R − 1)·(w + S − 1))).
 
-Stride: all products are made, of which 1 / stride² are wanted. Kernels of 1 × 1 and linear layers have
-their pixels dealt evenly. Elements that get no tile take a share of the filters: our choice, in
-SCNN's favour, since the paper leaves linear layers out.
+Stride: all products are made, of which 1 / stride² are wanted. Kernels of 1 × 1 and linear layers
+have their pixels dealt evenly. Elements that get no tile take a share of the filters: our choice,
+in SCNN's favour, since the paper leaves linear layers out.
 
-Simplified, in SCNN's favour: all tiles are as dense as the layer (no wait for a denser one), no conflicts
-at the accumulators' banks, no exchange of halos, the crossbar takes no energy. Sizes of its memories
-(10 KB of inputs, 1 KB of weights, accumulators in banks of 1 KB) are from memory. In DRAM each non-zero
-element has a 4-bit run of zeros.
+Simplified, in SCNN's favour: all tiles are as dense as the layer (no wait for a denser one), no
+conflicts at the accumulators' banks, no exchange of halos, the crossbar takes no energy. Sizes of
+its memories (10 KB of inputs, 1 KB of weights, accumulators in banks of 1 KB) are from memory. In
+DRAM each non-zero element has a 4-bit run of zeros.
 """
 
 import dataclasses
@@ -41,6 +42,11 @@ SUM_BYTES = 4
 #: Bits that change in registers for each product: the product and its address.
 REGISTER_BITS = 16 + 16
 
+#: Its memories.
+INPUTS = Memory(bytes=10 * 1024, width_bits=64)
+WEIGHTS = Memory(bytes=1024, width_bits=64)
+ACCUMULATORS = Memory(bytes=1024, width_bits=32)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scnn:
@@ -49,9 +55,9 @@ class Scnn:
     side: int = 8
     vector: int = 4
     sums: int = 6144
-    inputs: Memory = Memory(bytes=10 * 1024, width_bits=64)
-    weights: Memory = Memory(bytes=1024, width_bits=64)
-    accumulators: Memory = Memory(bytes=1024, width_bits=32)
+    inputs: Memory = INPUTS
+    weights: Memory = WEIGHTS
+    accumulators: Memory = ACCUMULATORS
 
     @property
     def multipliers(self) -> int:

@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """SparTen (Gondimalla et al., MICRO 2019, doi 10.1145/3352460.3358291), chunk by chunk.
 
-A cluster's units hold one filter each, all at the same chunk of 128 positions, and the chunk of the
-input at one window is broadcast to them. A unit joins the two bit masks and multiplies one pair of
-non-zero operands a cycle; the next broadcast waits for the slowest unit:
+A cluster's units hold one filter each, all at the same chunk of 128 positions, and the chunk of
+the input at one window is broadcast to them. A unit joins the two bit masks and multiplies one
+pair of non-zero operands a cycle; the next broadcast waits for the slowest unit:
 
     cycles of a broadcast = start_up + max(schedule, max over units of popcount(filter AND input))
 
-Exact for the masks that are given: nothing of this is drawn or averaged. Work is dealt to clusters as
-items (output pixel, group of filters), in this order, equally many contiguous ones for each; a
-layer takes as long as its slowest cluster.
+Exact for the masks that are given: nothing of this is drawn or averaged. Work is dealt to
+clusters as items (output pixel, group of filters), in this order, equally many contiguous ones
+for each; a layer takes as long as its slowest cluster.
 
 Chunks run along the channels of each kernel position (r, s), so the last one may be short
 (``packed``: along the channels and columns of a kernel row). A kernel position in the padding is
 no chunk and takes no time.
 
 Balancing (from memory of the paper): GB-S sorts the filters by density, and a unit takes two, the
-densest with the sparsest, the second with the last but one …; GB-H pairs anew for each chunk, within
-the group of 64 filters that GB-S has formed. Missing filters count as empty ones.
+densest with the sparsest, the second with the last but one …; GB-H pairs anew for each chunk,
+within the group of 64 filters that GB-S has formed. Missing filters count as empty ones.
 
 Energy: unit-cycles × power of table 4. An idle unit-cycle takes a share of it
-(:data:`sim.model.constants.IDLE_SHARE`). The permute network counts with GB-H only. Operands are in
-DRAM as bit mask and non-zero bytes.
+(:data:`sim.model.constants.IDLE_SHARE`). The permute network counts with GB-H only. Operands are
+in DRAM as bit mask and non-zero bytes.
 
 Simplified: operands always arrive in time; no time for start and end of a layer; outputs are
 compressed for nothing; filters are fetched from DRAM once for all clusters.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """AlexNet (Krizhevsky, Sutskever and Hinton, NIPS 2012), and its later version with one tower.
 
-Totals. Two towers: 666 M MACs and 2.3 M weights in the convolutions, 724 M and 61 M together (Sze et
-al., Proc. IEEE 105(12), 2017, doi 10.1109/JPROC.2017.2761740, table of popular networks; from
+Totals. Two towers: 666 M MACs and 2.3 M weights in the convolutions, 724 M and 61 M together (Sze
+et al., Proc. IEEE 105(12), 2017, doi 10.1109/JPROC.2017.2761740, table of popular networks; from
 memory). One tower (arXiv:1404.5997): 61,100,840 parameters and 0.714 G MACs (torchvision,
 ``AlexNet_Weights.IMAGENET1K_V1.meta``).
 """

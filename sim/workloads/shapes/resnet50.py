@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """ResNet-50 (He et al., arXiv:1512.03385).
 
-Totals: 25,557,032 parameters and 4.089 G MACs with the stride in the 3 × 3 convolution (torchvision,
-``ResNet50_Weights.IMAGENET1K_V1.meta``); 3.86 G in the convolutions with the stride in the first
-1 × 1, as in the paper (Sze et al. 2017, doi 10.1109/JPROC.2017.2761740; from memory).
+Totals: 25,557,032 parameters and 4.089 G MACs with the stride in the 3 × 3 convolution
+(torchvision, ``ResNet50_Weights.IMAGENET1K_V1.meta``); 3.86 G in the convolutions with the stride
+in the first 1 × 1, as in the paper (Sze et al. 2017, doi 10.1109/JPROC.2017.2761740; from
+memory).
 """
 
 from sim.workloads.shapes.layer import NORM, LayerShape, Trunk
