@@ -7,6 +7,8 @@ csp_stream.v   a top: the core with streams
 csp_body.v     what both have inside, around the engine
 csp_engine.v   a top and the heart of both: streams of words in, streams of results out
 csp_parts.v    what stands in the engine many times
+csp_multiplier.v
+               the multiplier of a processing element; csp_multiplier_ecp5.v may take its place
 csp_core.f …   of each top its sources, as command files of simulators and synthesisers list them
 config.json    the build-time parameters and the version of this generator
 signals.json   every port of each top, and where fields lie in ports and in a descriptor
@@ -44,6 +46,7 @@ from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
 from csp_hw.engine import ENGINE_MODULE, Engine, EngineSignature
 from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.output import COLUMN_MODULE, OutputColumn
+from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier, Multiplier
 from csp_hw.pool import pooler
 from csp_hw.stream_core import STREAM_MODULE, StreamCore, StreamCoreSignature
 
@@ -58,14 +61,19 @@ class Top(enum.StrEnum):
 
 #: File of what the engine instantiates many times.
 PARTS = "csp_parts.v"
+#: Files of the multiplier. Only the first one is in the lists; another one may take its place.
+MULTIPLIER, ECP5_MULTIPLIER = f"{MULTIPLIER_MODULE}.v", f"{MULTIPLIER_MODULE}_ecp5.v"
+_ENGINE = (MULTIPLIER, PARTS, f"{Top.ENGINE}.v")
 #: The sources of each top, what is instantiated before what instantiates it.
 SOURCES = {
-    Top.CORE: (PARTS, f"{Top.ENGINE}.v", f"{BODY_MODULE}.v", f"{Top.CORE}.v"),
-    Top.STREAM: (PARTS, f"{Top.ENGINE}.v", f"{BODY_MODULE}.v", f"{Top.STREAM}.v"),
-    Top.ENGINE: (PARTS, f"{Top.ENGINE}.v"),
+    Top.CORE: (*_ENGINE, f"{BODY_MODULE}.v", f"{Top.CORE}.v"),
+    Top.STREAM: (*_ENGINE, f"{BODY_MODULE}.v", f"{Top.STREAM}.v"),
+    Top.ENGINE: _ENGINE,
 }
 #: The modules of each file.
 MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
+    MULTIPLIER: lambda _: {MULTIPLIER_MODULE: Multiplier()},
+    ECP5_MULTIPLIER: lambda _: {MULTIPLIER_MODULE: Ecp5Multiplier()},
     PARTS: lambda config: {**parts(config), COLUMN_MODULE: OutputColumn(config)},
     f"{Top.ENGINE}.v": lambda config: {Top.ENGINE: Engine(config, hierarchical=True)},
     f"{BODY_MODULE}.v": lambda config: {
@@ -79,7 +87,7 @@ MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
 CONFIG, SIGNALS, REGISTERS = "config.json", "signals.json", "csp_regs.h"
 LISTS = {top: f"{top}.f" for top in Top}
 #: All that this module has ever written.
-OURS = {*LISTS.values(), *sum(SOURCES.values(), ()), CONFIG, SIGNALS, REGISTERS, "files.f"}
+OURS = {*LISTS.values(), *MODULES, CONFIG, SIGNALS, REGISTERS, "files.f"}
 #: Where the C header lies: in a checkout, and in an installed package.
 HEADERS = (
     Path(__file__).parents[1] / "drivers" / "c" / REGISTERS,
@@ -221,7 +229,7 @@ def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]
     target = Path(directory).absolute()
     _check_target(target)
     made = tops(config)
-    names = dict.fromkeys(name for top in made for name in SOURCES[top])
+    names = dict.fromkeys([*(name for top in made for name in SOURCES[top]), ECP5_MULTIPLIER])
     contents = {name: source(config, name) for name in names}
     contents |= {LISTS[top]: "".join(f"{name}\n" for name in SOURCES[top]) for top in made}
     contents |= {
