@@ -20,13 +20,15 @@ A configuration that is that of an engine only gives no more than an engine.
 
 import contextlib
 import enum
+import functools
 import gc
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,22 +156,29 @@ def top_verilog(config: CspConfig, top: Top) -> str:
     """
     if top is not Top.ENGINE:
         config.check_core()
-    return "".join(source(config, name) for name in SOURCES[top])
+    return "".join(sources(config, SOURCES[top]).values())
 
 
-def source(config: CspConfig, name: str) -> str:
-    """Give the Verilog of a file.
+def sources(config: CspConfig, names: Iterable[str]) -> dict[str, str]:
+    """Give the Verilog of files by their names.
 
     What repeats is elaborated once, as a module of its own: neither the time nor the text grows
     with rows × cols. Source locations would be paths of this machine, and half of the text.
     """
+    # Yosys, a process of its own that takes a while to start, works beside the elaboration.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        convert = functools.partial(_convert_rtlil_text, strip_internal_attrs=True)
+        texts = {name: pool.submit(convert, _netlist(config, name)) for name in names}
+        return {name: text.result() for name, text in texts.items()}
+
+
+def _netlist(config: CspConfig, name: str) -> str:
+    """Give the modules of a file as RTLIL."""
     with _collector_paused(), _brief():
-        text = "".join(
+        return "".join(
             rtlil.convert(component, name=module, emit_src=False)
             for module, component in MODULES[name](config).items()
         )
-    # Yosys takes a while to start: once a file.
-    return _convert_rtlil_text(text, strip_internal_attrs=True)
 
 
 def signals(config: CspConfig) -> dict[str, Any]:
@@ -230,7 +239,7 @@ def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]
     _check_target(target)
     made = tops(config)
     names = dict.fromkeys([*(name for top in made for name in SOURCES[top]), ECP5_MULTIPLIER])
-    contents = {name: source(config, name) for name in names}
+    contents = sources(config, names)
     contents |= {LISTS[top]: "".join(f"{name}\n" for name in SOURCES[top]) for top in made}
     contents |= {
         CONFIG: _config_json(config),

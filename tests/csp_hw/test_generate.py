@@ -24,7 +24,7 @@ from csp_hw.generate import (
     Top,
     generate,
     signals,
-    source,
+    sources,
     top_verilog,
     tops,
     why_no_core,
@@ -63,7 +63,12 @@ def written(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Spare the Verilog where only the folder is of interest."""
-    monkeypatch.setattr(module, "source", lambda config, name: f"// {config.rows} {name}\n")
+
+    monkeypatch.setattr(
+        module,
+        "sources",
+        lambda config, names: {name: f"// {config.rows} {name}\n" for name in names},
+    )
 
 
 def names_in(folder):
@@ -145,7 +150,7 @@ def test_no_combinational_cycles(name):
 
 def test_same_bytes_every_time(written):
     for path in written.glob("*.v"):
-        assert source(TINY, path.name) == path.read_text()
+        assert sources(TINY, [path.name]) == {path.name: path.read_text()}
     assert gc.isenabled()
 
 
