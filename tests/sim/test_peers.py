@@ -63,7 +63,7 @@ def test_diannao_by_hand():
 def test_scnn_by_hand():
     # Tiles of 2 × 2; 6144 / (4 · 4) = 384 filters fit; 96 · 9 / 4 weight words for each channel.
     assert scnn.cost(work_of(LAYER)).cycles == 64 * 1 * 216
-    # Few sums: 112 / 16 = 7 filters a group, 13 groups of 16 weight words, and one of 5 filters: 12.
+    # Few sums: 112 / 16 = 7 filters a group: 13 groups of 16 weight words, and 5 filters with 12.
     small = scnn.Scnn(sums=112)
     assert scnn.cost(work_of(LAYER), config=small).cycles == 64 * (13 * 16 + 12)
     # One pixel: each of 64 elements takes 2 of 128 filters, and uses 2 of 16 multipliers.
