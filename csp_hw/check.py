@@ -130,12 +130,13 @@ class DescriptorCheck(wiring.Component):
             ],
             never,
         )
-        # The words of a position, in all its phases, fill at most a slot's part of a bank.
-        phases = Signal(16 + 6, reset_less=True)
-        m.d.sync += phases.eq(d.beats << (d.stride_y + d.stride_x))
+        # The words of a position, in all its phases, fill at most a slot's part of a bank: that is
+        # a power of two, so that the high bits of the last word's number tell.
+        last_word = Signal(16 + 6, reset_less=True)
+        m.d.sync += last_word.eq((d.beats << (d.stride_y + d.stride_x)) - 1)
         ring_limit = (config.line_words - 1).bit_length()
         fits = Cat(
-            (d.ring_bits == bits) & (phases <= (config.line_words >> bits))
+            (d.ring_bits == bits) & ~last_word[ring_limit - bits :].any()
             for bits in range(ring_limit + 1)
         ).any()
         yield "line_buffer", convolve, [d.beats == 0], ~fits

@@ -120,25 +120,25 @@ class Issuer(wiring.Component):
         slots = config.max_period
 
         # The tile at work.
-        tile = Signal(tile_layout(config))
+        tile = Signal(tile_layout(config), reset_less=True)
         tile_open = self.open
         half = Signal()
-        overlaps = Signal()
-        touched = Signal(range(config.depth + 1))
+        overlaps = Signal(reset_less=True)
+        touched = Signal(range(config.depth + 1), reset_less=True)
         occupied = Signal(2)
 
         # The block at work: the run's taps still to come, all taps of this chunk's runs, and of
         # the next chunk's.
-        block = Signal(block_layout(config))
+        block = Signal(block_layout(config), reset_less=True)
         block_valid = Signal()
-        pending = Signal(slots)
-        run_taps = Signal(slots)
-        next_taps = Signal(slots)
-        next_chunk = Signal(range(config.depth + 1))
-        pixel = Signal(range(max(config.max_interleave, 2)))
-        entry = Signal(range(config.depth))
-        pixel_offset = Signal(range(slots * config.max_interleave + 1))
-        tap_offset = Signal(range(slots + 1))
+        pending = Signal(slots, reset_less=True)
+        run_taps = Signal(slots, reset_less=True)
+        next_taps = Signal(slots, reset_less=True)
+        next_chunk = Signal(range(config.depth + 1), reset_less=True)
+        pixel = Signal(range(max(config.max_interleave, 2)), reset_less=True)
+        entry = Signal(range(config.depth), reset_less=True)
+        pixel_offset = Signal(range(slots * config.max_interleave + 1), reset_less=True)
+        tap_offset = Signal(range(slots + 1), reset_less=True)
 
         # This cycle's product.
         others = pending & (pending - 1)[:slots]
@@ -204,7 +204,7 @@ class Issuer(wiring.Component):
         # The next block; the first of a tile needs the tile's command and a free place.
         command = self.tiles.payload
         # Whether K · I fits a half, for each I: known long before a tile comes.
-        fits = Signal(config.max_interleave + 1)
+        fits = Signal(config.max_interleave + 1, reset_less=True)
         m.d.sync += fits.eq(
             Cat(self.chunks * n <= config.half_depth for n in range(config.max_interleave + 1))
         )
@@ -270,13 +270,20 @@ class Issuer(wiring.Component):
         m.d.comb += place.eq(entry)
         with m.If(overlaps):
             m.d.comb += place.eq(Cat(half, entry))
+        product = Signal(product_layout(config), reset_less=True)
+        valid, last_valid = Signal(), Signal()
         m.d.sync += [
-            self.product.valid.eq(issue),
-            self.product.last.eq(issue & last),
-            self.product.fresh.eq(fresh),
-            self.product.bank.eq(place[0]),
-            self.product.word.eq(place[1:]),
-            self.product.last_chunk.eq(next_chunk == self.chunks),
-            self.product.live.eq(tile.live.word_select(pixel, config.rows)),
+            valid.eq(issue),
+            last_valid.eq(issue & last),
+            product.fresh.eq(fresh),
+            product.bank.eq(place[0]),
+            product.word.eq(place[1:]),
+            product.last_chunk.eq(next_chunk == self.chunks),
+            product.live.eq(tile.live.word_select(pixel, config.rows)),
+        ]
+        m.d.comb += [
+            self.product.eq(product),
+            self.product.valid.eq(valid),
+            self.product.last.eq(last_valid),
         ]
         return m

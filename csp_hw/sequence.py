@@ -56,12 +56,14 @@ class LayerSequencer(wiring.Component):
         m = Module()
         command = self.layer.payload
         lanes = self.config.lookahead
+        current = Signal(layer_layout(self.config), reset_less=True)
         tiles_left = Signal(TILE_BITS)
         counts_left = Signal(TILE_BITS)  # tiles whose counts are not all in
-        words = Signal(TAP_BITS)
+        words = Signal(TAP_BITS, reset_less=True)
         word = Signal(TAP_BITS)
 
         m.d.comb += [
+            self.current.eq(current),
             self.due.eq(tiles_left != 0),
             self.idle.eq(~self.due & ~self.working),
             self.layer.ready.eq(self.idle),
@@ -84,7 +86,7 @@ class LayerSequencer(wiring.Component):
                 m.d.sync += [word.eq(0), counts_left.eq(counts_left - 1)]
         with m.If(self.taken):
             m.d.sync += [
-                self.current.eq(command),
+                current.eq(command),
                 tiles_left.eq(command.tiles),
                 counts_left.eq(command.tiles),
                 words.eq((command.taps + (lanes - 1)) >> (lanes.bit_length() - 1)),
