@@ -95,7 +95,7 @@ class LineBank(wiring.Component):
             size = 1 << (high - low)
             reduced = []
             for first in range(0, len(candidates), size):
-                chosen = Signal(8, name=f"byte_{low}_{first}")
+                chosen = Signal(8, name=f"byte_{low}_{first}", reset_less=True)
                 layout = data.ArrayLayout(unsigned(8), size)
                 group = Signal(layout, name=f"bytes_{low}_{first}")
                 m.d.comb += group.eq(Cat(candidates[first : first + size]))
