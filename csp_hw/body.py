@@ -151,8 +151,11 @@ class Body(wiring.Component):
         ]
         for name in ("begin", "stop", "flush"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
-        for name in ("range_error", "bus_error", "short", "long", "waiting", "quiet"):
+        for name in ("waiting", "quiet"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
+        # They come from all over the core.
+        for name in ("range_error", "bus_error", "short", "long"):
+            m.d.sync += getattr(control, name).eq(getattr(self, name))
 
         # Streams.
         wiring.connect(m, control.fetch, wiring.flipped(self.descriptors_runs))
@@ -177,8 +180,6 @@ class Body(wiring.Component):
                 | self.progress
                 | datapath.moves
             ),
-        ]
-        m.d.comb += [
             control.wrong_tiles.eq(datapath.error),
             control.wrong_counts.eq(datapath.wrong_counts),
         ]

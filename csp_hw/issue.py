@@ -135,6 +135,8 @@ class Issuer(wiring.Component):
         at = Signal(_run_layout(slots), reset_less=True)
         run = Signal(_run_layout(slots), reset_less=True)
         next_taps = Signal(slots, reset_less=True)
+        final_chunk = Signal(reset_less=True)  # there are none
+        empty = Signal()  # the block has no taps at all
         next_chunk = Signal(range(config.depth + 1), reset_less=True)
         second_chunk = Signal(range(config.depth + 2), reset_less=True)  # the one after it
         pixel = Signal(range(max(config.max_interleave, 2)), reset_less=True)
@@ -162,7 +164,7 @@ class Issuer(wiring.Component):
             issue.eq(due & activations_ready & weights_ready),
             last_pixel.eq(pixel == final_pixel),
             chunk_done.eq(issue & at.last & last_pixel),
-            block_done.eq((chunk_done & ~next_taps.any()) | (block_valid & (block.taps == 0))),
+            block_done.eq((chunk_done & final_chunk) | empty),
             fresh.eq(entry == touched),
         ]
 
@@ -187,19 +189,22 @@ class Issuer(wiring.Component):
                     pixel_offset.eq(next_offset),
                     next_offset.eq(next_offset + block.taps),
                 ]
+        # A tap that the next chunk has is none of the one after it only if it ends there.
+        later_taps = Signal(slots)
+        m.d.comb += later_taps.eq(
+            next_taps & Cat(count != second_chunk for count in block.counts)
+        )
         with m.If(chunk_done):
             m.d.sync += [
-                due.eq(next_taps.any()),
+                due.eq(~final_chunk),
                 at.eq(next_run),
                 run.eq(next_run),
                 activations_offset.eq(next_run.slot),
                 pixel.eq(0),
                 pixel_offset.eq(0),
                 next_offset.eq(block.taps),
-                # A tap that the next chunk has is none of the one after it only if it ends there.
-                next_taps.eq(
-                    next_taps & Cat(count != second_chunk for count in block.counts)
-                ),
+                next_taps.eq(later_taps),
+                final_chunk.eq(~later_taps.any()),
                 next_chunk.eq(second_chunk),
                 second_chunk.eq(second_chunk + 1),
             ]
@@ -244,7 +249,7 @@ class Issuer(wiring.Component):
         occupy = Signal(2)
         m.d.sync += occupied.eq(occupied & ~self.drained | occupy)
         with m.If(block_done):
-            m.d.sync += block_valid.eq(0)
+            m.d.sync += [block_valid.eq(0), empty.eq(0)]
         with m.If(self.finished_valid):
             m.d.sync += tile_open.eq(0)
         first_taps = Signal(slots)
@@ -257,7 +262,9 @@ class Issuer(wiring.Component):
                 due.eq(first_taps.any()),
                 at.eq(first_run),
                 run.eq(first_run),
+                empty.eq(arriving.taps == 0),
                 next_taps.eq(Cat(count[1:].any() for count in arriving.counts)),
+                final_chunk.eq(~Cat(count[1:] for count in arriving.counts).any()),
                 next_chunk.eq(1),
                 second_chunk.eq(2),
                 pixel.eq(0),
