@@ -108,6 +108,8 @@ class KernelScan(wiring.Component):
         The geometry, from the cycle of ``start`` on.
     ready : Out(1)
         All is there: max(R, S) + 4 cycles after ``start``, until the next ``start``.
+    opens : Out(1)
+        The first cycle of ``ready``.
     constants : Out
         See :func:`csp_hw.feeder.layouts.constants_layout`.
     r, s : In
@@ -123,6 +125,7 @@ class KernelScan(wiring.Component):
                 "start": In(1),
                 "feed": In(feed_layout(config)),
                 "ready": Out(1),
+                "opens": Out(1),
                 "constants": Out(constants_layout(config)),
                 "r": In(KERNEL_BITS),
                 "s": In(KERNEL_BITS),
@@ -143,6 +146,7 @@ class KernelScan(wiring.Component):
         last = Signal()
         passed = Signal(3)  # cycles since the last one
         m.d.comb += last.eq((tap + 1 >= feed.kernel_h) & (tap + 1 >= feed.kernel_w))
+        m.d.sync += self.opens.eq(passed[-1])
         m.d.sync += [tap.eq(tap + 1), passed.eq((passed << 1) | (scanning & last))]
         with m.If(last):
             m.d.sync += scanning.eq(0)

@@ -88,11 +88,11 @@ class LineBuffer(wiring.Component):
             below.eq(Cat(bank < rotation for bank in range(rows))),
         ]
 
-        # The bits of a byte's number go where they are needed when they are.
+        # The bits of a byte's number go where they are needed a cycle before they are.
         stage = 3
         select = []
         for low, high in selections(config):
-            select.append(delayed(m, request.byte[low:high], stage, f"byte_{low}", reset_less=True))
+            select.append(delayed(m, request.byte[low:high], stage - 1, f"byte_{low}", reset_less=True))
             stage += 1
 
         bytes_read = []
