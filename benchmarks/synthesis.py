@@ -32,9 +32,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw import array
+from csp_hw.addresses import PassAddresses
 from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.writer import WriteManager
-from csp_hw.addresses import PassAddresses
 from csp_hw.config import BufferStyle, CspConfig, preset
 from csp_hw.control import Control
 from csp_hw.core import Core

@@ -89,9 +89,7 @@ class MacEvents(wiring.Component):
         useful_rows, gated_rows = (
             Signal(counted, name=f"{name}_rows", reset_less=True) for name in ("useful", "gated")
         )
-        filters = [
-            Signal(range(cols + 1), name=f"filters_{n}", reset_less=True) for n in range(3)
-        ]
+        filters = [Signal(range(cols + 1), name=f"filters_{n}", reset_less=True) for n in range(3)]
         m.d.sync += [
             live.eq(Mux(product.valid, product.live, 0)),
             filters[0].eq(Mux(product.last_chunk, self.last_filters, cols)),

@@ -191,9 +191,7 @@ class Issuer(wiring.Component):
                 ]
         # A tap that the next chunk has is none of the one after it only if it ends there.
         later_taps = Signal(slots)
-        m.d.comb += later_taps.eq(
-            next_taps & Cat(count != second_chunk for count in block.counts)
-        )
+        m.d.comb += later_taps.eq(next_taps & Cat(count != second_chunk for count in block.counts))
         with m.If(chunk_done):
             m.d.sync += [
                 due.eq(~final_chunk),
@@ -226,9 +224,7 @@ class Issuer(wiring.Component):
         # Whether K · I fits a half, for each I: known long before a tile comes.
         interleaves = range(config.max_interleave + 1)
         fits = Signal(len(interleaves), reset_less=True)
-        m.d.sync += fits.eq(
-            Cat(self.chunks <= config.half_depth // max(n, 1) for n in interleaves)
-        )
+        m.d.sync += fits.eq(Cat(self.chunks <= config.half_depth // max(n, 1) for n in interleaves))
         starts_tile = Signal()
         command_overlaps = Signal()
         place_free = Signal()

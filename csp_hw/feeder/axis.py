@@ -98,8 +98,6 @@ class AxisWalk(wiring.Component):
             room.eq(next_room),
             first_left.eq(next_first_left),
             stop_left.eq(next_stop_left),
-            settled.eq(
-                ~(next_first_left & ~next_before[-1]) & ~(next_stop_left & next_room[-1])
-            ),
+            settled.eq(~(next_first_left & ~next_before[-1]) & ~(next_stop_left & next_room[-1])),
         ]
         return m

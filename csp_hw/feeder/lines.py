@@ -92,7 +92,9 @@ class LineBuffer(wiring.Component):
         stage = 3
         select = []
         for low, high in selections(config):
-            select.append(delayed(m, request.byte[low:high], stage - 1, f"byte_{low}", reset_less=True))
+            select.append(
+                delayed(m, request.byte[low:high], stage - 1, f"byte_{low}", reset_less=True)
+            )
             stage += 1
 
         bytes_read = []

@@ -85,7 +85,8 @@ class TapReplay(wiring.Component):
         first_lanes = Signal(range(lane_slots(config)))
         lanes = Signal.like(first_lanes)
         interleave = Signal.like(self.tile.interleave, reset_less=True)
-        pixels = Signal.like(interleave, reset_less=True)  # still to do for the block, this one included
+        # Still to do for the block, this one included.
+        pixels = Signal.like(interleave, reset_less=True)
         last_pixel = Signal()
         step = Signal()
         pass_done = Signal()

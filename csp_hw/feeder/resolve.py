@@ -80,9 +80,7 @@ class TapResolver(wiring.Component):
         m.d.comb += [self.r.eq(position.r), self.s.eq(position.s)]
         row = Signal(place_layout(config), reset_less=True)
         column = Signal(place_layout(config), reset_less=True)
-        beats = [
-            Signal.like(position.beat, name=f"beat_{k}", reset_less=True) for k in range(2)
-        ]
+        beats = [Signal.like(position.beat, name=f"beat_{k}", reset_less=True) for k in range(2)]
         *stages, tap = (
             Signal(tap_layout(config), name=f"tap_{k}", reset_less=True) for k in range(3)
         )

@@ -77,7 +77,5 @@ class Windows(wiring.Component):
                 read.addr.eq(slot),
             ]
             y, x = read.data.y, read.data.x
-            m.d.sync += mask[row].eq(
-                (y.first <= r) & (r < y.stop) & (x.first <= s) & (s < x.stop)
-            )
+            m.d.sync += mask[row].eq((y.first <= r) & (r < y.stop) & (x.first <= s) & (s < x.stop))
         return m
