@@ -42,6 +42,7 @@ from csp_hw.counters import Counters, MacEvents
 from csp_hw.drain import Drain
 from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
+from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.generate import MODULES, SOURCES, Top
 from csp_hw.issue import Issuer
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
@@ -97,6 +98,10 @@ def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {MULTIPLIER_MODULE: Ecp5Multiplier()}
 
 
+def _feeder_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    return {BANK_MODULE: LineBank(config)}
+
+
 def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
 
@@ -143,7 +148,7 @@ def designs() -> dict[str, Design]:
         "output": Design(create=OutputStage, config=big),
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
-        "feeder": Design(create=Feeder, config=big),
+        "feeder": Design(create=Feeder, config=big, parts=_feeder_parts),
         "pooler": Design(create=Pooler, config=big),
         "control": Design(create=Control, config=big),
         "registers": Design(create=RegisterFile, config=big),
