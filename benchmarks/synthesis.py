@@ -90,7 +90,7 @@ class Design:
 
 
 def _array_parts(config: CspConfig) -> dict[str, wiring.Component]:
-    return array.parts(config, Ecp5Multiplier)
+    return array.parts(config) | _element_parts(config)
 
 
 def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:

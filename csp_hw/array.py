@@ -8,7 +8,6 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
 from csp_hw.pe.control import FORWARD_DISTANCE, control_layout
 from csp_hw.pe.element import ProcessingElement
-from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Multiplier
 from csp_hw.row import PE_MODULE, Row, RowSignature, drain_layout, row_number
 from csp_hw.util import delayed, place
 
@@ -19,12 +18,12 @@ ROW_MODULE = "csp_row"
 DOWNWARD = ("acc_shift", "control", "drain", "weights", "sums", "saturations")
 
 
-def parts(
-    config: CspConfig, multiplier: type[wiring.Component] = Multiplier
-) -> dict[str, wiring.Component]:
-    """Give the Verilog modules that a hierarchical array instantiates, by name."""
+def parts(config: CspConfig) -> dict[str, wiring.Component]:
+    """Give the Verilog modules that a hierarchical array instantiates, by name.
+
+    All but the multiplier, for which a technology may have one of its own.
+    """
     return {
-        MULTIPLIER_MODULE: multiplier(),
         PE_MODULE: ProcessingElement(config, hierarchical=True),
         ROW_MODULE: Row(config, hierarchical=True),
     }

@@ -7,6 +7,8 @@ csp_stream.v   a top: the core with streams
 csp_body.v     what both have inside, around the engine
 csp_engine.v   a top and the heart of both: streams of words in, streams of results out
 csp_parts.v    what stands in the engine many times
+csp_multiplier.v
+               the multiplier of a processing element; csp_multiplier_ecp5.v may take its place
 csp_core.f …   of each top its sources, as command files of simulators and synthesisers list them
 config.json    the build-time parameters and the version of this generator
 signals.json   every port of each top, and where fields lie in ports and in a descriptor
@@ -18,13 +20,15 @@ A configuration that is that of an engine only gives no more than an engine.
 
 import contextlib
 import enum
+import functools
 import gc
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,7 @@ from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
 from csp_hw.engine import ENGINE_MODULE, Engine, EngineSignature
 from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.output import COLUMN_MODULE, OutputColumn
+from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier, Multiplier
 from csp_hw.pool import pooler
 from csp_hw.stream_core import STREAM_MODULE, StreamCore, StreamCoreSignature
 
@@ -58,14 +63,19 @@ class Top(enum.StrEnum):
 
 #: File of what the engine instantiates many times.
 PARTS = "csp_parts.v"
+#: Files of the multiplier. Only the first one is in the lists; another one may take its place.
+MULTIPLIER, ECP5_MULTIPLIER = f"{MULTIPLIER_MODULE}.v", f"{MULTIPLIER_MODULE}_ecp5.v"
+_ENGINE = (MULTIPLIER, PARTS, f"{Top.ENGINE}.v")
 #: The sources of each top, what is instantiated before what instantiates it.
 SOURCES = {
-    Top.CORE: (PARTS, f"{Top.ENGINE}.v", f"{BODY_MODULE}.v", f"{Top.CORE}.v"),
-    Top.STREAM: (PARTS, f"{Top.ENGINE}.v", f"{BODY_MODULE}.v", f"{Top.STREAM}.v"),
-    Top.ENGINE: (PARTS, f"{Top.ENGINE}.v"),
+    Top.CORE: (*_ENGINE, f"{BODY_MODULE}.v", f"{Top.CORE}.v"),
+    Top.STREAM: (*_ENGINE, f"{BODY_MODULE}.v", f"{Top.STREAM}.v"),
+    Top.ENGINE: _ENGINE,
 }
 #: The modules of each file.
 MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
+    MULTIPLIER: lambda _: {MULTIPLIER_MODULE: Multiplier()},
+    ECP5_MULTIPLIER: lambda _: {MULTIPLIER_MODULE: Ecp5Multiplier()},
     PARTS: lambda config: {**parts(config), COLUMN_MODULE: OutputColumn(config)},
     f"{Top.ENGINE}.v": lambda config: {Top.ENGINE: Engine(config, hierarchical=True)},
     f"{BODY_MODULE}.v": lambda config: {
@@ -79,7 +89,7 @@ MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
 CONFIG, SIGNALS, REGISTERS = "config.json", "signals.json", "csp_regs.h"
 LISTS = {top: f"{top}.f" for top in Top}
 #: All that this module has ever written.
-OURS = {*LISTS.values(), *sum(SOURCES.values(), ()), CONFIG, SIGNALS, REGISTERS, "files.f"}
+OURS = {*LISTS.values(), *MODULES, CONFIG, SIGNALS, REGISTERS, "files.f"}
 #: Where the C header lies: in a checkout, and in an installed package.
 HEADERS = (
     Path(__file__).parents[1] / "drivers" / "c" / REGISTERS,
@@ -146,22 +156,29 @@ def top_verilog(config: CspConfig, top: Top) -> str:
     """
     if top is not Top.ENGINE:
         config.check_core()
-    return "".join(source(config, name) for name in SOURCES[top])
+    return "".join(sources(config, SOURCES[top]).values())
 
 
-def source(config: CspConfig, name: str) -> str:
-    """Give the Verilog of a file.
+def sources(config: CspConfig, names: Iterable[str]) -> dict[str, str]:
+    """Give the Verilog of files by their names.
 
     What repeats is elaborated once, as a module of its own: neither the time nor the text grows
     with rows × cols. Source locations would be paths of this machine, and half of the text.
     """
+    # Yosys, a process of its own that takes a while to start, works beside the elaboration.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        convert = functools.partial(_convert_rtlil_text, strip_internal_attrs=True)
+        texts = {name: pool.submit(convert, _netlist(config, name)) for name in names}
+        return {name: text.result() for name, text in texts.items()}
+
+
+def _netlist(config: CspConfig, name: str) -> str:
+    """Give the modules of a file as RTLIL."""
     with _collector_paused(), _brief():
-        text = "".join(
+        return "".join(
             rtlil.convert(component, name=module, emit_src=False)
             for module, component in MODULES[name](config).items()
         )
-    # Yosys takes a while to start: once a file.
-    return _convert_rtlil_text(text, strip_internal_attrs=True)
 
 
 def signals(config: CspConfig) -> dict[str, Any]:
@@ -221,8 +238,8 @@ def generate(config: CspConfig, directory: str | os.PathLike[str]) -> list[Path]
     target = Path(directory).absolute()
     _check_target(target)
     made = tops(config)
-    names = dict.fromkeys(name for top in made for name in SOURCES[top])
-    contents = {name: source(config, name) for name in names}
+    names = dict.fromkeys([*(name for top in made for name in SOURCES[top]), ECP5_MULTIPLIER])
+    contents = sources(config, names)
     contents |= {LISTS[top]: "".join(f"{name}\n" for name in SOURCES[top]) for top in made}
     contents |= {
         CONFIG: _config_json(config),

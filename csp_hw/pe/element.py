@@ -150,9 +150,8 @@ class ProcessingElement(wiring.Component):
         m.submodules.multiplier = place(
             m, MultiplierSignature(), operands, MULTIPLIER_MODULE, self.multiplier
         )
-        m.d.sync += product.eq(multiplied)
-        with m.If(zero):
-            m.d.sync += product.eq(0)
+        # A mask, not a reset: flip-flops with a reset of their own cannot stand where they like.
+        m.d.sync += product.eq(multiplied & (~zero).replicate(PRODUCT_BITS))
         m.d.comb += run_next.eq(run + product)
         with m.If(control.valid):
             m.d.sync += run.eq(run_next)

@@ -10,7 +10,6 @@ from csp_hw import row as row_module
 from csp_hw.array import ROW_MODULE, Array, parts
 from csp_hw.config import PRESETS, BufferStyle, CspConfig
 from csp_hw.pe.element import ProcessingElement
-from csp_hw.pe.multiplier import MULTIPLIER_MODULE
 from csp_hw.row import PE_MODULE
 from tests.csp_hw.bench import (
     between,
@@ -281,7 +280,7 @@ def instances_of(text, module):
 def test_hierarchical_array_instantiates_rows_of_elements():
     config = CONFIG.replace(rows=3)
     modules = {**parts(config), "top": Array(config, hierarchical=True)}
-    assert list(modules) == [MULTIPLIER_MODULE, PE_MODULE, ROW_MODULE, "top"]
+    assert list(modules) == [PE_MODULE, ROW_MODULE, "top"]
     texts = {
         name: verilog.convert(module, name=name, emit_src=False, strip_internal_attrs=True)
         for name, module in modules.items()

@@ -16,6 +16,7 @@ from csp_hw import generate as module
 from csp_hw.config import PRESETS, BufferStyle, ConfigError, CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, pack
 from csp_hw.generate import (
+    MULTIPLIER,
     PARTS,
     REGISTERS,
     SIGNALS,
@@ -23,7 +24,7 @@ from csp_hw.generate import (
     Top,
     generate,
     signals,
-    source,
+    sources,
     top_verilog,
     tops,
     why_no_core,
@@ -32,7 +33,15 @@ from csp_hw.ports import layer_layout, tile_layout
 
 TINY = CspConfig(rows=2, cols=4, depth=4, max_period=2, max_interleave=2, lookahead=2)
 #: What there is of a configuration that is that of an engine only, and of any other one.
-ENGINE_NAMES = {"csp_parts.v", "csp_engine.v", "csp_engine.f", "config.json", "signals.json"}
+ENGINE_NAMES = {
+    "csp_multiplier.v",
+    "csp_multiplier_ecp5.v",
+    "csp_parts.v",
+    "csp_engine.v",
+    "csp_engine.f",
+    "config.json",
+    "signals.json",
+}
 NAMES = ENGINE_NAMES | {
     "csp_body.v",
     "csp_core.v",
@@ -54,7 +63,12 @@ def written(tmp_path_factory):
 @pytest.fixture
 def quick(monkeypatch):
     """Spare the Verilog where only the folder is of interest."""
-    monkeypatch.setattr(module, "source", lambda config, name: f"// {config.rows} {name}\n")
+
+    monkeypatch.setattr(
+        module,
+        "sources",
+        lambda config, names: {name: f"// {config.rows} {name}\n" for name in names},
+    )
 
 
 def names_in(folder):
@@ -104,7 +118,10 @@ def test_each_list_holds_all_modules_of_its_top(written, top):
 
 
 def test_verilog_repeats_nothing_and_has_no_paths_of_this_machine(written):
-    text = "".join(path.read_text() for path in sorted(written.glob("*.v")))
+    alternative = written / "csp_multiplier_ecp5.v"
+    assert modules_in(alternative.read_text()) == ["csp_multiplier"]
+    files = set(written.glob("*.v")) - {alternative}
+    text = "".join(path.read_text() for path in sorted(files))
     modules = modules_in(text)
     assert len(modules) == len(set(modules))
     assert len(re.findall(r"^  csp_pe \S+ \($", text, re.MULTILINE)) == TINY.cols
@@ -133,7 +150,7 @@ def test_no_combinational_cycles(name):
 
 def test_same_bytes_every_time(written):
     for path in written.glob("*.v"):
-        assert source(TINY, path.name) == path.read_text()
+        assert sources(TINY, [path.name]) == {path.name: path.read_text()}
     assert gc.isenabled()
 
 
@@ -146,7 +163,7 @@ def test_engine_only(tmp_path):
     generate(TINY, tmp_path)
     generate(config, tmp_path)
     assert names_in(tmp_path) == ENGINE_NAMES
-    assert (tmp_path / "csp_engine.f").read_text() == f"{PARTS}\n{VERILOG}\n"
+    assert (tmp_path / "csp_engine.f").read_text() == f"{MULTIPLIER}\n{PARTS}\n{VERILOG}\n"
     described = json.loads((tmp_path / SIGNALS).read_text())
     assert set(described["tops"]) == {"csp_engine"}
     assert "descriptor" not in described

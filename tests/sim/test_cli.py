@@ -117,7 +117,11 @@ def test_repack_makes_a_network_for_another_array(file, network, tmp_path, capfd
 @pytest.fixture
 def quick(monkeypatch):
     """Spare the Verilog where it does not matter."""
-    monkeypatch.setattr(generate, "source", lambda config, name: f"// {config.rows} {name}\n")
+    monkeypatch.setattr(
+        generate,
+        "sources",
+        lambda config, names: {name: f"// {config.rows} {name}\n" for name in names},
+    )
 
 
 @pytest.mark.usefixtures("quick")
