@@ -89,6 +89,7 @@ def cascade_counts(
     shares = beta(rng, density, concentration, taps)
     counts = np.floor(shares * most + rng.random(taps)).astype(np.int64).clip(0, most)
     target = round(density * filters * taps)
+    # A step changes at least one and at most `cols` weights: never past the target, so this ends.
     while True:
         missing = target - int(np.minimum(counts * cols, filters).sum())
         step = 1 if missing > 0 else -1
