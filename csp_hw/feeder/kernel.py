@@ -12,7 +12,6 @@ from csp_hw.feeder.layouts import (
     axis_layout,
     constants_layout,
     number_shape,
-    origin_layout,
     place_layout,
 )
 from csp_hw.ports import (
@@ -67,24 +66,16 @@ class AxisScan(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        offset = Signal(signed(OFFSET_BITS), reset_less=True)
-        stride = Signal(3, reset_less=True)
-        quotient = Signal(signed(OFFSET_BITS), reset_less=True)
-        phase = Signal(2, reset_less=True)
-        origin = Signal(origin_layout(), reset_less=True)
+        offset = Signal(signed(OFFSET_BITS))
+        stride = Signal(3)
+        origin = self.axis.origin
         m.d.sync += [
             offset.eq(offset + self.dilation),
             stride.eq(1 << self.stride),
-            quotient.eq(offset >> self.stride),
-            phase.eq(offset[:2] & (stride - 1)[:2]),
+            self.quotient.eq(offset >> self.stride),
+            self.phase.eq(offset[:2] & (stride - 1)[:2]),
         ]
-        m.d.comb += [
-            self.quotient.eq(quotient),
-            self.phase.eq(phase),
-            self.axis.stride.eq(stride),
-            self.axis.dilation.eq(self.dilation),
-            self.axis.origin.eq(origin),
-        ]
+        m.d.comb += [self.axis.stride.eq(stride), self.axis.dilation.eq(self.dilation)]
         with m.If(self.scanning & (self.tap < self.kernel)):
             with m.If(offset < 0):
                 m.d.sync += [origin.window.first.eq(self.tap + 1), origin.before.eq(offset)]
@@ -108,8 +99,6 @@ class KernelScan(wiring.Component):
         The geometry, from the cycle of ``start`` on.
     ready : Out(1)
         All is there: max(R, S) + 4 cycles after ``start``, until the next ``start``.
-    opens : Out(1)
-        The first cycle of ``ready``.
     constants : Out
         See :func:`csp_hw.feeder.layouts.constants_layout`.
     r, s : In
@@ -125,7 +114,6 @@ class KernelScan(wiring.Component):
                 "start": In(1),
                 "feed": In(feed_layout(config)),
                 "ready": Out(1),
-                "opens": Out(1),
                 "constants": Out(constants_layout(config)),
                 "r": In(KERNEL_BITS),
                 "s": In(KERNEL_BITS),
@@ -141,12 +129,11 @@ class KernelScan(wiring.Component):
         m.submodules.x = x = AxisScan()
 
         # Taps 0, 1 … max(R, S) − 1; then what follows runs dry.
-        tap = Signal(KERNEL_BITS, reset_less=True)
+        tap = Signal(KERNEL_BITS)
         scanning = Signal()
         last = Signal()
         passed = Signal(3)  # cycles since the last one
         m.d.comb += last.eq((tap + 1 >= feed.kernel_h) & (tap + 1 >= feed.kernel_w))
-        m.d.sync += self.opens.eq(passed[-1])
         m.d.sync += [tap.eq(tap + 1), passed.eq((passed << 1) | (scanning & last))]
         with m.If(last):
             m.d.sync += scanning.eq(0)
@@ -169,14 +156,13 @@ class KernelScan(wiring.Component):
                 axis.tap.eq(tap),
                 axis.scanning.eq(scanning),
             ]
-        known = Signal(constants_layout(config), reset_less=True)
-        m.d.comb += [constants.eq(known), constants.y.eq(y.axis), constants.x.eq(x.axis)]
+        m.d.comb += [constants.y.eq(y.axis), constants.x.eq(x.axis)]
 
         # One multiplier: lines · pitch in the first cycle, then a row's lines · pitch.
         opening = Signal(2)
         factor = Signal(signed(EXTENT_BITS + 1))
-        pitch = Signal(EXTENT_BITS, reset_less=True)
-        product = Signal(signed(2 * EXTENT_BITS + 1), reset_less=True)
+        pitch = Signal(EXTENT_BITS)
+        product = Signal(signed(2 * EXTENT_BITS + 1))
         m.d.comb += factor.eq(Mux(opening[0], feed.lines, y.quotient))
         m.d.sync += [
             opening.eq(Mux(self.start, 1, opening << 1)),
@@ -184,21 +170,19 @@ class KernelScan(wiring.Component):
             product.eq(factor * pitch),
         ]
         with m.If(opening[1]):
-            m.d.sync += known.image_step.eq(product)
+            m.d.sync += constants.image_step.eq(product)
 
         # The tables, two cycles after the scan. The first tap reaches lowest, the last highest.
-        stored = delayed(m, tap, 2, "stored", reset_less=True)
+        stored = delayed(m, tap, 2, "stored")
         storing = delayed(m, scanning, 2, "storing")
-        across = delayed(m, x.quotient, 1, "across", reset_less=True)
+        across = delayed(m, x.quotient, 1, "across")
         ends = []
         for name, axis, kernel, reach, words, port, at in (
             ("row", y, feed.kernel_h, product, feed.beats << feed.stride_x, self.row, self.r),
             ("column", x, feed.kernel_w, across, feed.beats, self.column, self.s),
         ):
-            phase_words, word = (
-                Signal(address_bits(config), name=f"{name}_{what}", reset_less=True)
-                for what in ("phase_words", "word")
-            )
+            phase_words = Signal(address_bits(config), name=f"{name}_phase_words")
+            word = Signal(address_bits(config), name=f"{name}_word")
             m.d.sync += [
                 phase_words.eq(words),
                 word.eq(
@@ -216,10 +200,8 @@ class KernelScan(wiring.Component):
                 read.addr.eq(at),
                 port.eq(read.data),
             ]
-            low, high = (
-                Signal(signed(2 * EXTENT_BITS), name=f"{name}_{end}", reset_less=True)
-                for end in ("low", "high")
-            )
+            low = Signal(signed(2 * EXTENT_BITS), name=f"{name}_low")
+            high = Signal(signed(2 * EXTENT_BITS), name=f"{name}_high")
             with m.If(storing & (stored == 0)):
                 m.d.sync += low.eq(reach)
             with m.If(storing & (stored + 1 == kernel)):
@@ -227,11 +209,11 @@ class KernelScan(wiring.Component):
             ends.append((low, high))
 
         (top, bottom), (left, right) = ends
-        ring = Signal(number_shape(config), reset_less=True)
+        ring = Signal(number_shape(config))
         m.d.sync += [
-            known.ring_mask.eq((1 << feed.ring_bits) - 1),
+            constants.ring_mask.eq((1 << feed.ring_bits) - 1),
             ring.eq(config.rows << feed.ring_bits),
-            known.near.eq(top + left + ring),
-            known.far.eq(bottom + right),
+            constants.near.eq(top + left + ring),
+            constants.far.eq(bottom + right),
         ]
         return m

@@ -80,13 +80,12 @@ class TapReplay(wiring.Component):
         # Word after word.
         tap = read.data
         reading = Signal()
-        first_slot = Signal.like(self.tile.slot, reset_less=True)
-        slot = Signal.like(first_slot, reset_less=True)
+        first_slot = Signal.like(self.tile.slot)
+        slot = Signal.like(first_slot)
         first_lanes = Signal(range(lane_slots(config)))
         lanes = Signal.like(first_lanes)
-        interleave = Signal.like(self.tile.interleave, reset_less=True)
-        # Still to do for the block, this one included.
-        pixels = Signal.like(interleave, reset_less=True)
+        interleave = Signal.like(self.tile.interleave)
+        pixels = Signal.like(interleave)  # still to do for the block, this one included
         last_pixel = Signal()
         step = Signal()
         pass_done = Signal()
@@ -128,18 +127,12 @@ class TapReplay(wiring.Component):
                 slot.eq(self.tile.slot),
             ]
 
-        request = Signal(request_layout(config), reset_less=True)
-        valid, release = Signal(), Signal()
-        m.d.comb += [
-            self.request.eq(request),
-            self.request.valid.eq(valid),
-            self.request.release.eq(release),
-        ]
+        request = self.request
         m.d.sync += [
-            valid.eq(self.asked),
+            request.valid.eq(self.asked),
             request.slot.eq(slot),
             request.lanes.eq(lanes),
             *(request[name].eq(tap[name]) for name in ("offset", "word", "byte", "r", "s")),
-            release.eq(pass_done & tap.tile_end),
+            request.release.eq(pass_done & tap.tile_end),
         ]
         return m
