@@ -24,7 +24,7 @@ SETTLE_CYCLES = 4
 #: Cycles from a descriptor's last beat until its check has an answer.
 CHECK_CYCLES = 4
 #: Cycles of ``flush``, and cycles after it until all that it resets has left its reset, too.
-FLUSH_CYCLES = 4
+FLUSH_CYCLES = 2
 TIMEOUT_BITS = 32
 
 
