@@ -32,17 +32,27 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw import array
+from csp_hw.addresses import PassAddresses
 from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.writer import WriteManager
 from csp_hw.config import BufferStyle, CspConfig, preset
+from csp_hw.control import Control
 from csp_hw.core import Core
+from csp_hw.counters import Counters, MacEvents
+from csp_hw.drain import Drain
 from csp_hw.engine import Engine
 from csp_hw.feeder import Feeder
+from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.generate import MODULES, SOURCES, Top
+from csp_hw.issue import Issuer
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
 from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
 from csp_hw.pool.pooler import Pooler
+from csp_hw.ports import weights_layout
+from csp_hw.registers import RegisterFile
+from csp_hw.skip import SkipController
+from csp_hw.store import ReplayStore
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -88,6 +98,10 @@ def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {MULTIPLIER_MODULE: Ecp5Multiplier()}
 
 
+def _feeder_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    return {BANK_MODULE: LineBank(config)}
+
+
 def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
 
@@ -105,6 +119,14 @@ def _axi_reader(config: CspConfig) -> ReadManager:
 
 def _axi_writer(config: CspConfig) -> WriteManager:
     return WriteManager(config.cols, 32)
+
+
+def _issuer(config: CspConfig) -> Issuer:
+    return Issuer(config, config.row_words, config.run_words)
+
+
+def _weight_store(config: CspConfig) -> ReplayStore:
+    return ReplayStore(weights_layout(config), config.weight_words)
 
 
 def designs() -> dict[str, Design]:
@@ -126,8 +148,17 @@ def designs() -> dict[str, Design]:
         "output": Design(create=OutputStage, config=big),
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
-        "feeder": Design(create=Feeder, config=big),
+        "feeder": Design(create=Feeder, config=big, parts=_feeder_parts),
         "pooler": Design(create=Pooler, config=big),
+        "control": Design(create=Control, config=big),
+        "registers": Design(create=RegisterFile, config=big),
+        "addresses": Design(create=PassAddresses, config=big),
+        "weight_store": Design(create=_weight_store, config=big),
+        "skip": Design(create=SkipController, config=big),
+        "issue": Design(create=_issuer, config=big),
+        "drain": Design(create=Drain, config=big),
+        "counters": Design(create=Counters, config=big),
+        "mac_events": Design(create=MacEvents, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
         "core_tiny_4x4": core(config=preset("tiny_4x4")),
@@ -252,8 +283,9 @@ def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[s
         **{f"{name}.v": convert(part, name) for name, part in parts.items()},
     }
     ports = ["input clk", "input rst"]
-    ports += [f"input [{width - 1}:0] {name}" for name, width in inputs.items()]
-    ports += [f"output [{width - 1}:0] {name}" for name, width in outputs.items()]
+    # Escaped: a port may be called `begin`.
+    ports += [f"input [{width - 1}:0] \\{name} " for name, width in inputs.items()]
+    ports += [f"output [{width - 1}:0] \\{name} " for name, width in outputs.items()]
     files["blackbox.v"] = f"(* blackbox *) module {BLOCK}({', '.join(ports)}); endmodule\n"
     # Parts are synthesised once and flattened into place afterwards.
     flags = " ".join([*options, *(["-noflatten"] if parts else [])])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pass reads and writes: from a descriptor to runs of addresses."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -40,18 +40,21 @@ class Repeater(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        left = Signal(TILE_BITS)
+        # Runs that follow this one, less one: the sign marks the last one.
+        left = Signal(signed(TILE_BITS + 1), reset_less=True)
         m.d.comb += [
-            self.o.valid.eq(left != 0),
+            self.o.valid.eq(self.busy),
             self.o.payload.offset.eq(self.offset),
             self.o.payload.beats.eq(self.beats),
-            self.o.payload.last.eq(left == 1),
-            self.busy.eq(left != 0),
+            self.o.payload.last.eq(left[-1]),
         ]
         with m.If(self.start):
-            m.d.sync += left.eq(Mux(self.beats == 0, 0, self.times))
-        with m.Elif(self.o.valid & self.o.ready):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [
+                self.busy.eq(self.beats.any() & self.times.any()),
+                left.eq(self.times - 2),
+            ]
+        with m.Elif(self.busy & self.o.ready):
+            m.d.sync += [self.busy.eq(~left[-1]), left.eq(left - 1)]
         return m
 
 
@@ -61,6 +64,7 @@ class PassAddresses(wiring.Component):
     Members
     -------
     descriptor : In
+        Stable from two cycles before ``start`` until the last run was taken.
     start : In(1)
     params, entries, counts, weights : Out(stream)
         Runs of the tables; counts and weights once a tile if they are not resident.
@@ -91,12 +95,22 @@ class PassAddresses(wiring.Component):
 
         # Tables. All their beats are whole: K · cols filters, a list padded to a beat.
         entry_bits = max(0, (cols // ENTRY_BYTES - 1).bit_length())
-        entry_beats = (d.tiles + ((1 << entry_bits) - 1)) >> entry_bits
+        # What is computed is so from the first beats of the descriptor on, long before the start.
+        entry_beats = Signal(TILE_BITS, reset_less=True)
+        counts_times, weights_times = (
+            Signal(TILE_BITS, name=f"{name}_times", reset_less=True)
+            for name in ("counts", "weights")
+        )
+        m.d.sync += [
+            entry_beats.eq((d.tiles + ((1 << entry_bits) - 1)) >> entry_bits),
+            counts_times.eq(Mux(d.counts_resident, 1, d.tiles)),
+            weights_times.eq(Mux(d.weights_resident, 1, d.tiles)),
+        ]
         tables = {
             "params": (d.params_offset, d.chunks * PARAM_BYTES, 1),
             "entries": (d.tiles_offset, entry_beats, 1),
-            "counts": (d.counts_offset, d.count_beats, Mux(d.counts_resident, 1, d.tiles)),
-            "weights": (d.weights_offset, d.weight_words, Mux(d.weights_resident, 1, d.tiles)),
+            "counts": (d.counts_offset, d.count_beats, counts_times),
+            "weights": (d.weights_offset, d.weight_words, weights_times),
         }
         reading = []
         for name, (offset, beats, times) in tables.items():
@@ -113,7 +127,7 @@ class PassAddresses(wiring.Component):
         # Maps.
         asked = {"inputs": 1, "residual": d.residual, "results": 1}
         for name, fields in MAPS.items():
-            m.submodules[name] = loop = LoopAddress()
+            m.submodules[name] = loop = LoopAddress(steady=True)
             wiring.connect(m, loop.o, wiring.flipped(getattr(self, name)))
             pending = Signal(name=f"{name}_pending")
             m.d.comb += loop.i.valid.eq(pending)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All of a core but its ports for data: registers, control, addresses, datapath."""
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -151,8 +151,11 @@ class Body(wiring.Component):
         ]
         for name in ("begin", "stop", "flush"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
-        for name in ("range_error", "bus_error", "short", "long", "waiting", "quiet"):
+        for name in ("waiting", "quiet"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))
+        # They come from all over the core.
+        for name in ("range_error", "bus_error", "short", "long"):
+            m.d.sync += getattr(control, name).eq(getattr(self, name))
 
         # Streams.
         wiring.connect(m, control.fetch, wiring.flipped(self.descriptors_runs))
@@ -177,8 +180,6 @@ class Body(wiring.Component):
                 | self.progress
                 | datapath.moves
             ),
-        ]
-        m.d.comb += [
             control.wrong_tiles.eq(datapath.error),
             control.wrong_counts.eq(datapath.wrong_counts),
         ]
@@ -204,13 +205,18 @@ class Body(wiring.Component):
         return m
 
     def _count(self, m: Module, control: Control, hardware) -> None:
-        """Count cycles and beats since the start."""
+        """Count cycles and beats since the start, a cycle late."""
         counted = {name: self.moved[name] for name in moved_layout().members}
         counted["layer_count"] = control.finished
-        for name, event in counted.items():
-            count = Signal(32, name=name)
-            m.d.comb += hardware[name].value.eq(count)
-            m.d.sync += count.eq(Mux(control.begin, 0, count + event))
-        cycles = Signal(64, name="core_cycles")
-        m.d.sync += cycles.eq(Mux(control.begin, 0, cycles + control.busy))
-        m.d.comb += Cat(hardware.core_cycles_low.value, hardware.core_cycles_high.value).eq(cycles)
+        counted["core_cycles"] = control.busy
+        clear = Signal(init=1)  # so a reset clears, too
+        m.d.sync += clear.eq(control.begin)
+        for name, now in counted.items():
+            event = Signal(Value.cast(now).shape(), name=f"{name}_event", reset_less=True)
+            count = Signal(64 if name == "core_cycles" else 32, name=name, reset_less=True)
+            m.d.sync += [event.eq(now), count.eq(Mux(clear, 0, count + event))]
+            if name == "core_cycles":
+                low, high = hardware[f"{name}_low"].value, hardware[f"{name}_high"].value
+                m.d.comb += Cat(low, high).eq(count)
+            else:
+                m.d.comb += hardware[name].value.eq(count)

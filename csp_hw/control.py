@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control of the core: descriptor after descriptor, and what to do when one goes wrong."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,7 @@ from csp_hw.axi.ports import run_layout
 from csp_hw.check import CHECKS, DescriptorCheck
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, OFFSET_BITS, descriptor_layout
+from csp_hw.descriptor_buffer import DescriptorBuffer
 from csp_hw.ports import results_layout
 from csp_hw.register_map import ErrorCode
 
@@ -20,6 +21,10 @@ DEAD_CYCLES = 4096
 STOP_CYCLES = 1 << 14
 #: Cycles until what was on its way inside the core stands where it is seen.
 SETTLE_CYCLES = 4
+#: Cycles from a descriptor's last beat until its check has an answer.
+CHECK_CYCLES = 4
+#: Cycles of ``flush``, and cycles after it until all that it resets has left its reset, too.
+FLUSH_CYCLES = 2
 TIMEOUT_BITS = 32
 
 
@@ -89,7 +94,7 @@ class Control(wiring.Component):
     quiet : In(1)
         Nothing is under way outside.
     flush : Out(1)
-        Reset the datapath and the ports.
+        Reset the datapath and the ports; for ``FLUSH_CYCLES``.
     """
 
     def __init__(self, config: CspConfig):
@@ -133,37 +138,42 @@ class Control(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.check = check = DescriptorCheck(self.config)
-        beats = DESCRIPTOR_BYTES // self.config.cols
-        width = 8 * self.config.cols
-        raw = Signal(8 * DESCRIPTOR_BYTES)
+        m.submodules.buffer = buffer = DescriptorBuffer(self.config)
         place = Signal(OFFSET_BITS)
-        beat = Signal(range(beats + 1))
-        wait = Signal(range(SETTLE_CYCLES))
+        wait = Signal(range(max(SETTLE_CYCLES, CHECK_CYCLES, 2 * FLUSH_CYCLES)))
         idle_cycles = Signal(TIMEOUT_BITS)
         told = Signal()
         failure = Signal(ErrorCode)
         m.d.comb += [
-            self.descriptor.eq(raw),
-            check.descriptor.eq(self.descriptor),
+            self.descriptor.eq(buffer.descriptor),
+            check.descriptor.eq(buffer.descriptor),
+            check.reserved.eq(buffer.reserved),
+            buffer.beat.eq(self.i.payload.as_value()),
+            buffer.write.eq(self.i.valid & self.i.ready),
             self.fetch.payload.offset.eq(place),
-            self.fetch.payload.beats.eq(beats),
-            self.fetch.payload.last.eq(self.layer + 1 == self.count),
+            self.fetch.payload.beats.eq(DESCRIPTOR_BYTES // self.config.cols),
         ]
+        m.d.sync += self.fetch.payload.last.eq(self.layer + 1 == self.count)
 
         # What may go wrong at any time while a descriptor is fetched or at work; the first counts.
+        # How long nothing has moved is compared a cycle before it counts.
         lost = Signal()
         dead = Signal()
+        long_idle = Signal()
+        moving = Signal()
         aborting = Signal()
         m.d.sync += [
             aborting.eq((aborting | self.abort) & self.busy),
             idle_cycles.eq(idle_cycles + 1),
+            lost.eq(~moving & (self.timeout != 0) & (idle_cycles >= self.timeout)),
+            long_idle.eq(~moving & (idle_cycles >= dead_cycles(self.config))),
         ]
-        with m.If(self.progress | (self.i.valid & self.i.ready)):
+        with m.If(moving):
             m.d.sync += idle_cycles.eq(0)
         m.d.comb += [
-            lost.eq((self.timeout != 0) & (idle_cycles >= self.timeout)),
+            moving.eq(self.progress | buffer.write),
             # A port is quiet from the cycle on in which its last answer counts as progress.
-            dead.eq(~self.waiting & ~self.progress & (idle_cycles >= dead_cycles(self.config))),
+            dead.eq(~self.waiting & ~self.progress & long_idle),
         ]
         for condition, code in reversed(
             (
@@ -181,7 +191,8 @@ class Control(wiring.Component):
                 m.d.comb += failure.eq(code)
 
         def fail(code):
-            m.d.sync += [self.code.eq(code), self.detail.eq(0), idle_cycles.eq(0), told.eq(0)]
+            m.d.sync += [self.code.eq(code), self.detail.eq(0), told.eq(0)]
+            m.d.sync += [idle_cycles.eq(0), wait.eq(0)]
             m.next = "stop"
 
         with m.FSM() as fsm:
@@ -195,7 +206,8 @@ class Control(wiring.Component):
                 ]
                 m.next = "next"
             with m.State("next"):
-                m.d.sync += [beat.eq(0), wait.eq(0), idle_cycles.eq(0)]
+                m.d.comb += buffer.clear.eq(1)
+                m.d.sync += [wait.eq(0), idle_cycles.eq(0)]
                 with m.If(self.layer == self.count):
                     m.d.comb += self.done.eq(1)
                     m.next = "idle"
@@ -207,18 +219,13 @@ class Control(wiring.Component):
                     m.next = "read"
             with m.State("read"):
                 m.d.comb += self.i.ready.eq(1)
-                with m.If(self.i.valid):
-                    m.d.sync += [
-                        raw.eq(Cat(raw[width:], self.i.payload.as_value())),
-                        beat.eq(beat + 1),
-                    ]
-                    with m.If(beat == beats - 1):
-                        m.next = "check"
+                with m.If(self.i.valid & buffer.last):
+                    m.next = "check"
                 with m.If(failure != ErrorCode.NONE):
                     fail(failure)
             with m.State("check"):
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == 3):
+                with m.If(wait == CHECK_CYCLES - 1):
                     m.d.comb += self.launch.eq(~check.wrong)
                     m.d.sync += [wait.eq(0), idle_cycles.eq(0)]
                     m.next = "settle"
@@ -257,7 +264,11 @@ class Control(wiring.Component):
                     m.d.comb += self.failed.eq(1)
                     m.d.sync += told.eq(1)
             with m.State("flush"):
-                m.d.comb += [self.stop.eq(1), self.flush.eq(1), self.failed.eq(~told)]
-                m.next = "idle"
+                # The reset reaches some later than others: all are in it before the first leaves.
+                m.d.comb += [self.stop.eq(1), self.flush.eq(wait < FLUSH_CYCLES)]
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(wait == 2 * FLUSH_CYCLES - 1):
+                    m.d.comb += self.failed.eq(~told)
+                    m.next = "idle"
         m.d.comb += self.busy.eq(~fsm.ongoing("idle"))
         return m

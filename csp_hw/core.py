@@ -84,7 +84,7 @@ class Core(wiring.Component):
         beat = self.config.cols
         inside = None if self.hierarchical else Body(self.config)
         body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
-        flush = flushed(m, "flushed_ports", body.flush)
+        flush = flushed(m, "flushed_ports", body.flush, at_once=True)
         tables = ReadManager(beat, [FETCH_DEPTH, *(TABLE_DEPTHS[name] for name in TABLES)])
         maps = ReadManager(beat, [MAP_DEPTH])
         residuals = ReadManager(beat, [MAP_DEPTH])

@@ -83,9 +83,13 @@ class MacEvents(wiring.Component):
         counted = range(rows + 1)
 
         # A register after each of: which rows, how many, times the filters.
-        live, useful, gated = (Signal(rows, name=name) for name in ("live", "useful", "gated"))
-        useful_rows, gated_rows = Signal(counted), Signal(counted)
-        filters = [Signal(range(cols + 1), name=f"filters_{n}") for n in range(3)]
+        live, useful, gated = (
+            Signal(rows, name=name, reset_less=True) for name in ("live", "useful", "gated")
+        )
+        useful_rows, gated_rows = (
+            Signal(counted, name=f"{name}_rows", reset_less=True) for name in ("useful", "gated")
+        )
+        filters = [Signal(range(cols + 1), name=f"filters_{n}", reset_less=True) for n in range(3)]
         m.d.sync += [
             live.eq(Mux(product.valid, product.live, 0)),
             filters[0].eq(Mux(product.last_chunk, self.last_filters, cols)),
@@ -125,15 +129,18 @@ class Counters(wiring.Component):
                 "counters": Out(counters_layout()),
             }
         )
+        # They are cleared by one net.
+        self.counts = {
+            name: Signal(field.shape, name=name, reset_less=True)
+            for name, field in counters_layout()
+        }
 
     def elaborate(self, platform):
         m = Module()
-        events = Signal.like(self.events)
-        clear = Signal()
+        events = Signal.like(self.events, reset_less=True)
+        clear = Signal(init=1)  # so a reset clears, too
         m.d.sync += [events.eq(self.events), clear.eq(self.clear)]
-        for name in COUNTERS:
-            with m.If(clear):
-                m.d.sync += self.counters[name].eq(0)
-            with m.Else():
-                m.d.sync += self.counters[name].eq(self.counters[name] + events[name])
+        for name, count in self.counts.items():
+            m.d.comb += self.counters[name].eq(count)
+            m.d.sync += count.eq(Mux(clear, 0, count + events[name]))
         return m

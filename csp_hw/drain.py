@@ -2,10 +2,11 @@
 """The drain: reads finished tiles out of the array while the next ones compute."""
 
 from amaranth import Module, Mux, Signal, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.array import Array
+from csp_hw.buffer import ResultBuffer
 from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.issue import finished_layout
 from csp_hw.ports import sums_layout
@@ -57,7 +58,9 @@ class Drain(wiring.Component):
         config = self.config
 
         # At most two tiles wait: one a half.
-        waiting = [Signal(finished_layout(config), name=f"tile_{n}") for n in range(2)]
+        waiting = [
+            Signal(finished_layout(config), name=f"tile_{n}", reset_less=True) for n in range(2)
+        ]
         write_to, read_from = Signal(), Signal()
         for n in range(2):
             with m.If(self.finished_valid & (write_to == n)):
@@ -106,12 +109,15 @@ class Drain(wiring.Component):
             m.d.sync += [pixel.eq(0), entry.eq(0), read_from.eq(~read_from)]
             m.d.comb += self.drained.eq(Mux(tile.overlaps, 1 << tile.half, 0b11))
 
+        request = Signal(drain_layout(config), reset_less=True)
+        asked = Signal()
         m.d.sync += [
-            self.request.valid.eq(ask),
-            self.request.row.eq(row),
-            self.request.bank.eq(place[0]),
-            self.request.address.eq(place[1:]),
+            asked.eq(ask),
+            request.row.eq(row),
+            request.bank.eq(place[0]),
+            request.address.eq(place[1:]),
         ]
+        m.d.comb += [self.request.eq(request), self.request.valid.eq(asked)]
 
         # What the sums are travels beside the array.
         tag = Signal(
@@ -132,20 +138,18 @@ class Drain(wiring.Component):
         arrives = delayed(m, ask, latency, "arrives")
         tag = delayed(m, tag, latency, "tag", reset_less=True)
 
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
-            width=sums_layout(config).size, depth=self.queue_depth
-        )
+        # Not for all of its words is there a request.
+        depth = 1 << (self.queue_depth - 1).bit_length()
+        m.submodules.queue = queue = ResultBuffer(sums_layout(config), depth)
         word = Signal(sums_layout(config))
         m.d.comb += [word.chunk.eq(tag.chunk), word.live.eq(tag.live)]
         with m.If(~tag.zero):
             m.d.comb += word.acc.eq(self.sums)
-        do_read = queue.r_rdy & self.o.ready
+        wiring.connect(m, queue.o, wiring.flipped(self.o))
+        do_read = self.o.valid & self.o.ready
         m.d.comb += [
-            queue.w_data.eq(word),
-            queue.w_en.eq(arrives),
-            self.o.payload.eq(queue.r_data),
-            self.o.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.o.ready),
+            queue.data.eq(word),
+            queue.write.eq(arrives),
             self.busy.eq((computed != 0) | (room != self.queue_depth)),
         ]
         m.d.sync += room.eq(room + do_read - ask)

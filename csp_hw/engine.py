@@ -85,7 +85,7 @@ class Engine(wiring.Component):
     positions : Out(stream)
         Where each surviving tap lies, once a tile, see :func:`csp_hw.ports.position_layout`: what
         a feeder of ``activations`` must know. No tap is computed before its position was taken;
-        who needs none ties ``ready`` to 1. The payload is the output of a memory.
+        who needs none ties ``ready`` to 1.
     results : Out(stream)
         For each pixel i, for each row with a live pixel, for each chunk: one word, or four of
         int32.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The issuer: from blocks of surviving taps to one product a cycle."""
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -120,77 +120,95 @@ class Issuer(wiring.Component):
         slots = config.max_period
 
         # The tile at work.
-        tile = Signal(tile_layout(config))
+        tile = Signal(tile_layout(config), reset_less=True)
         tile_open = self.open
         half = Signal()
-        overlaps = Signal()
-        touched = Signal(range(config.depth + 1))
+        overlaps = Signal(reset_less=True)
+        touched = Signal(range(config.depth + 1), reset_less=True)
         occupied = Signal(2)
 
-        # The block at work: the run's taps still to come, all taps of this chunk's runs, and of
-        # the next chunk's.
-        block = Signal(block_layout(config))
+        # The block at work: the product's tap and the run's taps behind it, the same at the start
+        # of each of this chunk's runs, and the taps of the next chunk's.
+        block = Signal(block_layout(config), reset_less=True)
         block_valid = Signal()
-        pending = Signal(slots)
-        run_taps = Signal(slots)
-        next_taps = Signal(slots)
-        next_chunk = Signal(range(config.depth + 1))
-        pixel = Signal(range(max(config.max_interleave, 2)))
-        entry = Signal(range(config.depth))
-        pixel_offset = Signal(range(slots * config.max_interleave + 1))
-        tap_offset = Signal(range(slots + 1))
+        due = Signal()  # the run has a product to issue
+        at = Signal(_run_layout(slots), reset_less=True)
+        run = Signal(_run_layout(slots), reset_less=True)
+        next_taps = Signal(slots, reset_less=True)
+        final_chunk = Signal(reset_less=True)  # there are none
+        empty = Signal()  # the block has no taps at all
+        next_chunk = Signal(range(config.depth + 1), reset_less=True)
+        second_chunk = Signal(range(config.depth + 2), reset_less=True)  # the one after it
+        pixel = Signal(range(max(config.max_interleave, 2)), reset_less=True)
+        final_pixel = Signal.like(pixel, reset_less=True)
+        entry = Signal(range(config.depth), reset_less=True)
+        # Words of activations before this pixel's, and before the next one's.
+        offset = range(slots * config.max_interleave + 1)
+        next_offset = Signal(offset, reset_less=True)
+        pixel_offset = Signal(offset, reset_less=True)
+        activations_offset = Signal.like(self.activations_offset, reset_less=True)
+        tap_offset = Signal(range(slots + 1), reset_less=True)
 
-        # This cycle's product.
-        others = pending & (pending - 1)[:slots]
-        slot = Signal(range(max(slots, 2)))
-        for position in reversed(range(slots)):
-            with m.If(pending[position]):
-                m.d.comb += slot.eq(position)
+        # This cycle's product. All that tells which one it is, is in registers; whether it can be
+        # issued is known late.
         activations_ready = self.activations_offset < self.activations_available
         weights_ready = self.weights_offset < self.weights_available
         issue = self.issued
-        last = Signal()
         last_pixel = Signal()
         chunk_done = Signal()
         block_done = Signal()
         fresh = Signal()
         m.d.comb += [
-            self.activations_offset.eq(pixel_offset + slot),
+            self.activations_offset.eq(activations_offset),
             self.weights_offset.eq(tap_offset),
-            issue.eq(block_valid & pending.any() & activations_ready & weights_ready),
-            last.eq(others == 0),
-            last_pixel.eq(pixel + 1 == tile.interleave),
-            chunk_done.eq(issue & last & last_pixel),
-            block_done.eq((chunk_done & (next_taps == 0)) | (block_valid & (block.taps == 0))),
+            issue.eq(due & activations_ready & weights_ready),
+            last_pixel.eq(pixel == final_pixel),
+            chunk_done.eq(issue & at.last & last_pixel),
+            block_done.eq((chunk_done & final_chunk) | empty),
             fresh.eq(entry == touched),
         ]
 
-        # Walk on.
+        # Walk on: to the run's next tap, to the next pixel's run, to the next chunk's runs.
         touched_next = Signal.like(touched)
-        m.d.comb += touched_next.eq(touched + (issue & last & fresh))
+        m.d.comb += touched_next.eq(Mux(issue & at.last & fresh, touched + 1, touched))
         m.d.sync += touched.eq(touched_next)
+        following, next_run = _run(m, "following", at.rest), _run(m, "next_run", next_taps)
         with m.If(issue):
-            m.d.sync += [pending.eq(others), tap_offset.eq(tap_offset + 1)]
-            with m.If(last):
+            m.d.sync += [
+                at.eq(following),
+                activations_offset.eq(pixel_offset + following.slot),
+                tap_offset.eq(tap_offset + 1),
+            ]
+            with m.If(at.last):
                 m.d.sync += [
+                    at.eq(run),
+                    activations_offset.eq(next_offset + run.slot),
                     entry.eq(entry + 1),
                     tap_offset.eq(0),
-                    pending.eq(run_taps),
                     pixel.eq(pixel + 1),
-                    pixel_offset.eq(pixel_offset + block.taps),
+                    pixel_offset.eq(next_offset),
+                    next_offset.eq(next_offset + block.taps),
                 ]
+        # A tap that the next chunk has is none of the one after it only if it ends there.
+        later_taps = Signal(slots)
+        m.d.comb += later_taps.eq(next_taps & Cat(count != second_chunk for count in block.counts))
         with m.If(chunk_done):
             m.d.sync += [
+                due.eq(~final_chunk),
+                at.eq(next_run),
+                run.eq(next_run),
+                activations_offset.eq(next_run.slot),
                 pixel.eq(0),
                 pixel_offset.eq(0),
-                pending.eq(next_taps),
-                run_taps.eq(next_taps),
-                next_taps.eq(Cat(count > next_chunk + 1 for count in block.counts)),
-                next_chunk.eq(next_chunk + 1),
+                next_offset.eq(block.taps),
+                next_taps.eq(later_taps),
+                final_chunk.eq(~later_taps.any()),
+                next_chunk.eq(second_chunk),
+                second_chunk.eq(second_chunk + 1),
             ]
             m.d.comb += self.weights_release.eq(tap_offset + 1)
         with m.If(chunk_done & block_done):
-            m.d.comb += self.activations_release.eq(pixel_offset + block.taps)
+            m.d.comb += self.activations_release.eq(next_offset)
 
         # A finished tile goes to the drain.
         m.d.comb += [
@@ -204,10 +222,9 @@ class Issuer(wiring.Component):
         # The next block; the first of a tile needs the tile's command and a free place.
         command = self.tiles.payload
         # Whether K · I fits a half, for each I: known long before a tile comes.
-        fits = Signal(config.max_interleave + 1)
-        m.d.sync += fits.eq(
-            Cat(self.chunks * n <= config.half_depth for n in range(config.max_interleave + 1))
-        )
+        interleaves = range(config.max_interleave + 1)
+        fits = Signal(len(interleaves), reset_less=True)
+        m.d.sync += fits.eq(Cat(self.chunks <= config.half_depth // max(n, 1) for n in interleaves))
         starts_tile = Signal()
         command_overlaps = Signal()
         place_free = Signal()
@@ -228,25 +245,35 @@ class Issuer(wiring.Component):
         occupy = Signal(2)
         m.d.sync += occupied.eq(occupied & ~self.drained | occupy)
         with m.If(block_done):
-            m.d.sync += block_valid.eq(0)
+            m.d.sync += [block_valid.eq(0), empty.eq(0)]
         with m.If(self.finished_valid):
             m.d.sync += tile_open.eq(0)
+        first_taps = Signal(slots)
+        m.d.comb += first_taps.eq(Cat(count.any() for count in arriving.counts))
+        first_run = _run(m, "first_run", first_taps)
         with m.If(load):
             m.d.sync += [
                 block.eq(arriving),
                 block_valid.eq(1),
-                pending.eq(Cat(count.any() for count in arriving.counts)),
-                run_taps.eq(Cat(count.any() for count in arriving.counts)),
-                next_taps.eq(Cat(count > 1 for count in arriving.counts)),
+                due.eq(first_taps.any()),
+                at.eq(first_run),
+                run.eq(first_run),
+                empty.eq(arriving.taps == 0),
+                next_taps.eq(Cat(count[1:].any() for count in arriving.counts)),
+                final_chunk.eq(~Cat(count[1:] for count in arriving.counts).any()),
                 next_chunk.eq(1),
+                second_chunk.eq(2),
                 pixel.eq(0),
                 entry.eq(0),
+                activations_offset.eq(first_run.slot),
                 pixel_offset.eq(0),
+                next_offset.eq(arriving.taps),
                 tap_offset.eq(0),
             ]
         with m.If(load & starts_tile):
             m.d.sync += [
                 tile.eq(command),
+                final_pixel.eq(command.interleave - 1),
                 tile_open.eq(1),
                 half.eq(~half),
                 overlaps.eq(command_overlaps),
@@ -255,13 +282,12 @@ class Issuer(wiring.Component):
             m.d.comb += occupy.eq(Mux(command_overlaps, Cat(half, ~half), 0b11))
 
         # Why nothing is issued. Nothing is due if no tile was asked for.
-        waits = block_valid & pending.any()
         m.d.comb += [
-            self.stalled_activations.eq(waits & ~activations_ready),
-            self.stalled_weights.eq(waits & activations_ready & ~weights_ready),
-            self.stalled_counts.eq(~waits & (tile_open | self.tiles.valid) & ~self.stalled_bank),
+            self.stalled_activations.eq(due & ~activations_ready),
+            self.stalled_weights.eq(due & activations_ready & ~weights_ready),
+            self.stalled_counts.eq(~due & (tile_open | self.tiles.valid) & ~self.stalled_bank),
             self.stalled_bank.eq(
-                ~waits & ~tile_open & self.tiles.valid & self.blocks.valid & ~place_free
+                ~due & ~tile_open & self.tiles.valid & self.blocks.valid & ~place_free
             ),
         ]
 
@@ -270,13 +296,60 @@ class Issuer(wiring.Component):
         m.d.comb += place.eq(entry)
         with m.If(overlaps):
             m.d.comb += place.eq(Cat(half, entry))
+        product = Signal(product_layout(config), reset_less=True)
+        valid, last_valid = Signal(), Signal()
         m.d.sync += [
-            self.product.valid.eq(issue),
-            self.product.last.eq(issue & last),
-            self.product.fresh.eq(fresh),
-            self.product.bank.eq(place[0]),
-            self.product.word.eq(place[1:]),
-            self.product.last_chunk.eq(next_chunk == self.chunks),
-            self.product.live.eq(tile.live.word_select(pixel, config.rows)),
+            valid.eq(issue),
+            last_valid.eq(issue & at.last),
+            product.fresh.eq(fresh),
+            product.bank.eq(place[0]),
+            product.word.eq(place[1:]),
+            product.last_chunk.eq(next_chunk == self.chunks),
+            product.live.eq(tile.live.word_select(pixel, config.rows)),
+        ]
+        m.d.comb += [
+            self.product.eq(product),
+            self.product.valid.eq(valid),
+            self.product.last.eq(last_valid),
         ]
         return m
+
+
+def _run_layout(slots: int) -> data.StructLayout:
+    """Give where a run is.
+
+    Fields
+    ------
+    slot
+        Its tap at work.
+    rest
+        Its taps behind that.
+    last
+        There are none.
+    """
+    return data.StructLayout(
+        {"slot": range(max(slots, 2)), "rest": unsigned(slots), "last": unsigned(1)}
+    )
+
+
+def _run(m: Module, name: str, taps: Value) -> data.View:
+    """Give the run of some taps at its start; of no tap it does not matter."""
+    run = Signal(_run_layout(len(taps)), name=name)
+    # A tree: for each part of the taps its first one, and whether it has one, or more.
+    parts = [(Const(0, 0), tap, Const(0, 1)) for tap in taps]
+    while len(parts) > 1:
+        if len(parts) % 2:
+            parts.append((Const(0, len(parts[0][0])), Const(0, 1), Const(0, 1)))
+        parts = [
+            (Cat(Mux(some, slot, other_slot), ~some), some | other, many | more | (some & other))
+            for (slot, some, many), (other_slot, other, more) in zip(
+                parts[::2], parts[1::2], strict=True
+            )
+        ]
+    ((slot, _, many),) = parts
+    m.d.comb += [
+        run.slot.eq(slot),
+        run.rest.eq(taps & (taps - 1)[: len(taps)]),
+        run.last.eq(~many),
+    ]
+    return run

@@ -114,9 +114,9 @@ class RegisterFile(wiring.Component):
         axi = self.axi
 
         # A write waits here for its other half, then for the answer before to be taken.
-        write_at = Signal(ADDR_BITS - BYTE_BITS)
-        write_data = Signal(WORD_BITS)
-        write_strobes = Signal(WORD_BITS // 8)
+        write_at = Signal(ADDR_BITS - BYTE_BITS, reset_less=True)
+        write_data = Signal(WORD_BITS, reset_less=True)
+        write_strobes = Signal(WORD_BITS // 8, reset_less=True)
         at_held, data_held = Signal(), Signal()
         do_write = Signal()
         m.d.comb += [
@@ -138,7 +138,7 @@ class RegisterFile(wiring.Component):
             m.d.sync += [at_held.eq(0), data_held.eq(0), axi.b.valid.eq(1)]
 
         # A read waits for the answer before to be taken.
-        read_at = Signal(ADDR_BITS - BYTE_BITS)
+        read_at = Signal(ADDR_BITS - BYTE_BITS, reset_less=True)
         read_held = Signal()
         do_read = Signal()
         gathered = Signal()
@@ -181,17 +181,17 @@ class RegisterFile(wiring.Component):
                 m.d.sync += axi.b.payload.resp.eq(Response.DECERR)
 
         # What is read comes from all over the core: each group has a register, which is zero
-        # unless the word is one of that group's.
+        # unless the word is one of that group's. They follow at all times: those of the cycle of
+        # `do_read` are used.
         answers, found = [], []
         for start in range(0, len(REGISTERS), GROUP):
             answers.append(Signal(WORD_BITS, name=f"answer_{start}", reset_less=True))
             found.append(Signal(name=f"found_{start}", reset_less=True))
-            with m.If(do_read):
-                m.d.sync += [answers[-1].eq(0), found[-1].eq(0)]
-                with m.Switch(read_at):
-                    for register in REGISTERS[start : start + GROUP]:
-                        with m.Case(register.offset >> BYTE_BITS):
-                            m.d.sync += [answers[-1].eq(words[register]), found[-1].eq(1)]
+            m.d.sync += [answers[-1].eq(0), found[-1].eq(0)]
+            with m.Switch(read_at):
+                for register in REGISTERS[start : start + GROUP]:
+                    with m.Case(register.offset >> BYTE_BITS):
+                        m.d.sync += [answers[-1].eq(words[register]), found[-1].eq(1)]
         with m.If(gathered):
             m.d.sync += [
                 axi.r.payload.data.eq(functools.reduce(operator.or_, answers)),

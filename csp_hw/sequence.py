@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layer after layer: whose words are let in."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,37 +56,54 @@ class LayerSequencer(wiring.Component):
         m = Module()
         command = self.layer.payload
         lanes = self.config.lookahead
-        tiles_left = Signal(TILE_BITS)
-        counts_left = Signal(TILE_BITS)  # tiles whose counts are not all in
-        words = Signal(TAP_BITS)
-        word = Signal(TAP_BITS)
+        current = Signal(layer_layout(self.config), reset_less=True)
+        # Tiles whose command was not taken, and those whose counts are not all in: whether there
+        # are any, and how many less two, so that the sign marks the last one.
+        counts_due = Signal()
+        tiles_left, counts_left = (
+            Signal(signed(TILE_BITS + 1), name=f"{name}_left", reset_less=True)
+            for name in ("tiles", "counts")
+        )
+        # Words of counts of this tile less two, and of each.
+        word, words = (
+            Signal(signed(TAP_BITS + 1), name=name, reset_less=True) for name in ("word", "words")
+        )
 
         m.d.comb += [
-            self.due.eq(tiles_left != 0),
+            self.current.eq(current),
             self.idle.eq(~self.due & ~self.working),
             self.layer.ready.eq(self.idle),
             self.taken.eq(self.layer.valid & self.layer.ready),
         ]
-        for outside, inside, left in (
-            (self.tiles, self.layer_tiles, tiles_left),
-            (self.counts, self.layer_counts, counts_left),
+        for outside, inside, due in (
+            (self.tiles, self.layer_tiles, self.due),
+            (self.counts, self.layer_counts, counts_due),
         ):
             m.d.comb += [
                 inside.payload.eq(outside.payload),
-                inside.valid.eq(outside.valid & (left != 0)),
-                outside.ready.eq(inside.ready & (left != 0)),
+                inside.valid.eq(outside.valid & due),
+                outside.ready.eq(inside.ready & due),
             ]
 
-        m.d.sync += tiles_left.eq(tiles_left - (self.tiles.valid & self.tiles.ready))
+        with m.If(self.tiles.valid & self.tiles.ready):
+            m.d.sync += [tiles_left.eq(tiles_left - 1), self.due.eq(~tiles_left[-1])]
         with m.If(self.counts.valid & self.counts.ready):
-            m.d.sync += word.eq(word + 1)
-            with m.If(word + 1 == words):
-                m.d.sync += [word.eq(0), counts_left.eq(counts_left - 1)]
+            m.d.sync += word.eq(word - 1)
+            with m.If(word[-1]):
+                m.d.sync += [
+                    word.eq(words),
+                    counts_left.eq(counts_left - 1),
+                    counts_due.eq(~counts_left[-1]),
+                ]
+        tile_words = (command.taps + (lanes - 1)) >> (lanes.bit_length() - 1)
         with m.If(self.taken):
             m.d.sync += [
-                self.current.eq(command),
-                tiles_left.eq(command.tiles),
-                counts_left.eq(command.tiles),
-                words.eq((command.taps + (lanes - 1)) >> (lanes.bit_length() - 1)),
+                current.eq(command),
+                self.due.eq(command.tiles.any()),
+                counts_due.eq(command.tiles.any()),
+                tiles_left.eq(command.tiles - 2),
+                counts_left.eq(command.tiles - 2),
+                word.eq(tile_words - 2),
+                words.eq(tile_words - 2),
             ]
         return m

@@ -2,9 +2,10 @@
 """Counter-based skipping: from a stream of counts to blocks of surviving taps."""
 
 from amaranth import Cat, Module, Signal, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from csp_hw.axi.queue import Queue
 from csp_hw.config import COUNT_BITS, TAP_BITS, CspConfig
 from csp_hw.ports import KERNEL_BITS, counts_layout, position_layout
 
@@ -84,12 +85,12 @@ class Scanner(wiring.Component):
 
         # The word at work: its counts, which of them are still to be sent, and its number in the
         # tile.
-        word = Signal(counts_layout(self.config))
+        word = Signal(counts_layout(self.config), reset_less=True)
         word_valid = Signal()
-        pending = Signal(lanes)
+        pending = Signal(lanes, reset_less=True)
         others = pending & (pending - 1)[:lanes]
         number = Signal(range((1 << TAP_BITS) // lanes + 1))
-        last_number = Signal.like(number)
+        last_number = Signal.like(number, reset_less=True)
         count = Signal(COUNT_BITS)
         lane_found = Signal(range(lanes))
         word_done = Signal()
@@ -107,13 +108,13 @@ class Scanner(wiring.Component):
         # Where the word at work lies.
         r, s = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
         part = Signal(TAP_BITS)  # its number in its kernel position
-        last_s, last_part = Signal.like(s), Signal.like(part)
+        last_s, last_part = (Signal.like(at, reset_less=True) for at in (s, part))
         m.d.sync += [last_s.eq(self.kernel_w - 1), last_part.eq(self.position_words - 1)]
         channel = Cat(lane_found, part)
         byte_bits = range(self.config.cols)[-1].bit_length()
 
         # The survivor held back, and the rules for letting it go.
-        held = Signal(survivor_layout(self.config))
+        held = Signal(survivor_layout(self.config), reset_less=True)
         held_valid = Signal()
         held_end = held.position.end
         step = Signal()
@@ -227,7 +228,7 @@ class SkipController(wiring.Component):
     positions : Out(stream)
         Where each surviving tap lies, in order; one entry for a tile without survivors. A tap
         joins its block in the cycle in which its position is taken, so a block never comes before
-        its positions. The payload is the output of a memory.
+        its positions.
     """
 
     def __init__(self, config: CspConfig):
@@ -249,49 +250,37 @@ class SkipController(wiring.Component):
         config = self.config
         m.submodules.scanner = scanner = Scanner(config)
         m.submodules.assembler = assembler = Assembler(config)
-        # Two queues side by side: of what the assembler waits for, and of the rest. The wider one
-        # may become a block RAM, which answers too late for the assembler.
-        depth = config.row_blocks * config.max_period
-        m.submodules.taps = taps = fifo.SyncFIFOBuffered(width=tap_layout().size, depth=depth)
-        scanned, position = scanner.o.payload, self.positions.payload
-        places_in, places_out = (
-            Cat(each.r, each.s, each.beat, each.byte) for each in (scanned.position, position)
+        m.submodules.survivors = survivors = _queue(
+            survivor_layout(config), config.row_blocks * config.max_period
         )
-        m.submodules.places = places = fifo.SyncFIFOBuffered(width=len(places_in), depth=depth)
-        m.submodules.blocks = blocks = fifo.SyncFIFOBuffered(
-            width=block_layout(config).size, depth=config.row_blocks
-        )
+        m.submodules.blocks = blocks = _queue(block_layout(config), config.row_blocks)
+        tap, position = assembler.i.payload, survivors.o.payload.position
 
         wiring.connect(m, wiring.flipped(self.i), scanner.i)
+        wiring.connect(m, scanner.o, survivors.i)
+        wiring.connect(m, assembler.o, blocks.i)
+        wiring.connect(m, blocks.o, wiring.flipped(self.o))
         m.d.comb += [
             scanner.taps.eq(self.taps),
             scanner.position_words.eq(self.position_words),
             scanner.kernel_w.eq(self.kernel_w),
             assembler.period.eq(self.period),
-            taps.w_data.eq(Cat(scanned.count, scanned.position.empty, scanned.position.end)),
-            places.w_data.eq(places_in),
-            scanner.o.ready.eq(taps.w_rdy),
-            blocks.w_data.eq(assembler.o.payload),
-            blocks.w_en.eq(assembler.o.valid),
-            assembler.o.ready.eq(blocks.w_rdy),
-            self.o.payload.eq(blocks.r_data),
-            self.o.valid.eq(blocks.r_rdy),
-            blocks.r_en.eq(self.o.ready),
         ]
 
         # A tap goes to the assembler and its position out in the same cycle. The assembler's ready
         # does not depend on its valid, and the queue behind it never withdraws its own.
         m.d.comb += [
-            assembler.i.payload.eq(taps.r_data),
-            places_out.eq(places.r_data),
-            position.empty.eq(assembler.i.payload.empty),
-            position.end.eq(assembler.i.payload.end),
-            assembler.i.valid.eq(taps.r_rdy & self.positions.ready),
-            self.positions.valid.eq(taps.r_rdy & assembler.i.ready),
+            tap.count.eq(survivors.o.payload.count),
+            tap.empty.eq(position.empty),
+            tap.end.eq(position.end),
+            self.positions.payload.eq(position),
+            assembler.i.valid.eq(survivors.o.valid & self.positions.ready),
+            self.positions.valid.eq(survivors.o.valid & assembler.i.ready),
+            survivors.o.ready.eq(assembler.i.ready & self.positions.ready),
         ]
-        for queue in (taps, places):
-            m.d.comb += [
-                queue.w_en.eq(scanner.o.valid),
-                queue.r_en.eq(assembler.i.ready & self.positions.ready),
-            ]
         return m
+
+
+def _queue(shape, words: int) -> Queue:
+    """Give a queue of so many words, at least two; one of them is in the register."""
+    return Queue(shape, max(2, 1 << (words - 2).bit_length()), room=words - 1)

@@ -85,7 +85,7 @@ class ReplayStore(wiring.Component):
         write, read = store.write_port(), store.read_port(domain="comb")
 
         resident = Signal()
-        again = Signal(signed(WORD_BITS + 1))
+        again = Signal(signed(WORD_BITS + 1), reset_less=True)
         with m.If(self.start):
             m.d.sync += [resident.eq(self.resident), again.eq(self.words - 2)]
 
@@ -95,8 +95,8 @@ class ReplayStore(wiring.Component):
             Both counters hold what is left less two, so that their sign marks the last one.
             """
             due = Signal(name=f"{name}_due")
-            word = Signal(signed(WORD_BITS + 1), name=f"{name}_word")
-            replay = Signal(signed(TILE_BITS + 1), name=f"{name}_replay")
+            word = Signal(signed(WORD_BITS + 1), name=f"{name}_word", reset_less=True)
+            replay = Signal(signed(TILE_BITS + 1), name=f"{name}_replay", reset_less=True)
             with m.If(self.start):
                 m.d.sync += [
                     due.eq((self.words != 0) & (self.replays != 0)),
@@ -160,7 +160,9 @@ class ReplayStore(wiring.Component):
         enqueue, head = queue.write_port(), queue.read_port(domain="comb")
         stored = Signal(range(CREDITS + 1))
         do_fetch = Signal()
+        offered = Signal(self.shape, reset_less=True)
         m.d.comb += [
+            self.o.payload.eq(offered),
             enqueue.data.eq(word),
             enqueue.en.eq(arrived),
             do_fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
@@ -172,7 +174,7 @@ class ReplayStore(wiring.Component):
             stored.eq(stored + arrived - do_fetch),
         ]
         with m.If(do_fetch):
-            m.d.sync += [self.o.payload.eq(head.data), self.o.valid.eq(1)]
+            m.d.sync += [offered.eq(head.data), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

@@ -81,7 +81,7 @@ class StreamCore(wiring.Component):
         beat = self.config.cols
         inside = None if self.hierarchical else Body(self.config)
         body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
-        flush = flushed(m, "flushed_ports", body.flush)
+        flush = flushed(m, "flushed_ports", body.flush, at_once=True)
         results = PacketWriter(beat)
         m.submodules.results = flush(results)
         connect_flat(m, self, REGISTERS, body.axi)

@@ -104,15 +104,24 @@ def part(
     return interface
 
 
-def flushed(m: Module, name: str, flush: Value) -> DomainRenamer:
-    """Give what has blocks reset by a signal, too.
+def flushed(m: Module, name: str, flush: Value, *, at_once: bool = False) -> DomainRenamer:
+    """Give what has blocks reset by a signal, too; both resets come a cycle late.
+
+    They have a register, since nets of so many loads take long. Other blocks may leave their reset
+    earlier or later: ``flush`` must last until all are in it. With ``at_once`` the domain's own
+    reset comes at once, as ports of AXI need it: nothing is valid there during a reset.
 
     A clock domain of its own: Verilog modules take their reset from a domain. Its name is none of
     a module around this one.
     """
     domain = ClockDomain(name, local=True)
     m.domains += domain
-    m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(ResetSignal() | flush)]
+    reset = Signal(init=1, name=f"{name}_reset")
+    m.d.sync += reset.eq(flush)
+    m.d.comb += [
+        domain.clk.eq(ClockSignal()),
+        domain.rst.eq((ResetSignal() | reset) if at_once else reset),
+    ]
     return DomainRenamer(name)
 
 

@@ -37,9 +37,9 @@ class WidthConverter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         beat = Value.cast(self.i.payload)
-        next_beat = Signal(len(beat))
+        next_beat = Signal(len(beat), reset_less=True)
         next_valid = Signal()
-        words = Signal(len(beat))
+        words = Signal(len(beat), reset_less=True)
         # Words that follow the one on offer.
         more = Signal(range(max(self.ratio, 2)))
         free = Signal()
@@ -90,9 +90,10 @@ class WidthGather(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word, beat = Value.cast(self.o.payload), Value.cast(self.i.payload)
+        beat = Value.cast(self.i.payload)
+        word = Signal(len(Value.cast(self.o.payload)), reset_less=True)
         missing = Signal(range(self.ratio), init=self.ratio - 1)
-        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        m.d.comb += [self.o.payload.eq(word), self.i.ready.eq(~self.o.valid | self.o.ready)]
         with m.If(self.i.ready):
             m.d.sync += self.o.valid.eq(self.i.valid & (missing == 0))
         with m.If(self.i.valid & self.i.ready):

@@ -165,7 +165,9 @@ class BurstPlanner(wiring.Component):
         is_planned = Signal()
         planned_beats = Signal(bits + 1, reset_less=True)
         planned_fits = Signal(reset_less=True)
+        burst = Signal(burst_layout(self.data_bytes), reset_less=True)
         m.d.comb += [
+            self.o.payload.eq(burst),
             fits.eq(~many & (~near | (few + past <= self.burst))),
             enough.eq(Mux(near, free + past >= self.burst, free >= self.burst)),
         ]
@@ -207,8 +209,8 @@ class BurstPlanner(wiring.Component):
         with m.If(cut):
             m.d.sync += [
                 self.o.valid.eq(1),
-                self.o.payload.at.eq(first),
-                self.o.payload.length.eq(planned_beats - 1),
+                burst.at.eq(first),
+                burst.length.eq(planned_beats - 1),
             ]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)

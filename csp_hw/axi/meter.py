@@ -38,7 +38,7 @@ class RunMeter(wiring.Component):
         m = Module()
         run = self.runs.payload
         # What is left less two, so that the sign marks the last beat.
-        left = Signal(signed(RUN_BITS + 1))
+        left = Signal(signed(RUN_BITS + 1), reset_less=True)
         final = Signal()
         m.d.comb += [
             self.ends.eq(left[-1]),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 
 class Queue(wiring.Component):
-    """Keep words in their order: ``depth`` in a memory, one more in the register behind it.
+    """Keep words in their order: ``room`` in a memory, one more in the register behind it.
 
     One word a cycle in and out. A word is on offer two cycles after its transfer at the earliest.
     Both ``i.ready`` and all of ``o`` are registers or a comparison behind them.
@@ -18,6 +18,8 @@ class Queue(wiring.Component):
         Shape of a word.
     depth : int
         A power of two.
+    room : int, optional
+        Keep so many words in the memory, not all that fit.
 
     Members
     -------
@@ -25,11 +27,12 @@ class Queue(wiring.Component):
     o : Out(stream)
     """
 
-    def __init__(self, shape, depth: int):
+    def __init__(self, shape, depth: int, room: int | None = None):
         if depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two, not {depth}")
         self.shape = shape
         self.depth = depth
+        self.room = depth if room is None else room
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
@@ -47,8 +50,10 @@ class Queue(wiring.Component):
         head = Signal(range(self.depth))
         stored = Signal(range(self.depth + 1))
         do_fetch = Signal()
+        word = Signal(self.shape, reset_less=True)
         m.d.comb += [
-            self.i.ready.eq(stored != self.depth),
+            self.o.payload.eq(word),
+            self.i.ready.eq(stored != self.room),
             write.en.eq(self.i.valid & self.i.ready),
             write.addr.eq(tail),
             write.data.eq(self.i.payload),
@@ -61,7 +66,7 @@ class Queue(wiring.Component):
             head.eq(head + do_fetch),
         ]
         with m.If(do_fetch):
-            m.d.sync += [self.o.payload.eq(read.data), self.o.valid.eq(1)]
+            m.d.sync += [word.eq(read.data), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

@@ -157,7 +157,11 @@ class ReadManager(wiring.Component):
 
         # The address. Bursts on offer and outstanding are counted.
         outstanding = Signal(range(OUTSTANDING + 1))
+        asked_addr = Signal(ADDRESS_BITS, reset_less=True)
+        asked_length = Signal(LENGTH_BITS, reset_less=True)
         m.d.comb += [
+            ar.payload.addr.eq(asked_addr),
+            ar.payload.len.eq(asked_length),
             asked.eq(is_burst & (~ar.valid | ar.ready) & (outstanding != OUTSTANDING) & ~self.stop),
             routes.i.valid.eq(asked),
             routes.i.payload.eq(burst.client),
@@ -167,8 +171,8 @@ class ReadManager(wiring.Component):
         with m.If(asked):
             m.d.sync += [
                 ar.valid.eq(1),
-                ar.payload.addr.eq(self.base + burst.burst.at * self.data_bytes),
-                ar.payload.len.eq(burst.burst.length),
+                asked_addr.eq(self.base + burst.burst.at * self.data_bytes),
+                asked_length.eq(burst.burst.length),
             ]
         with m.Elif(ar.ready):
             m.d.sync += ar.valid.eq(0)

@@ -111,7 +111,11 @@ class WriteManager(wiring.Component):
         # Addresses. Bursts on offer and not acknowledged are counted.
         outstanding = Signal(range(OUTSTANDING + 1))
         announce = Signal()
+        announced_addr = Signal(ADDRESS_BITS, reset_less=True)
+        announced_length = Signal(LENGTH_BITS, reset_less=True)
         m.d.comb += [
+            aw.payload.addr.eq(announced_addr),
+            aw.payload.len.eq(announced_length),
             announce.eq(
                 planner.o.valid & (~aw.valid | aw.ready) & (outstanding != OUTSTANDING) & ~self.stop
             ),
@@ -126,8 +130,8 @@ class WriteManager(wiring.Component):
         with m.If(announce):
             m.d.sync += [
                 aw.valid.eq(1),
-                aw.payload.addr.eq(self.base + planner.o.payload.at * self.data_bytes),
-                aw.payload.len.eq(planner.o.payload.length),
+                announced_addr.eq(self.base + planner.o.payload.at * self.data_bytes),
+                announced_length.eq(planner.o.payload.length),
             ]
         with m.Elif(aw.ready):
             m.d.sync += aw.valid.eq(0)
@@ -137,7 +141,9 @@ class WriteManager(wiring.Component):
         sent = Signal(LENGTH_BITS)
         last = Signal()
         send = Signal()
+        beat = Signal(w.payload.shape(), reset_less=True)
         m.d.comb += [
+            w.payload.eq(beat),
             last.eq(sent == lengths.o.payload),
             send.eq(lengths.o.valid & queue.o.valid & (~w.valid | w.ready)),
             queue.o.ready.eq(send),
@@ -147,9 +153,9 @@ class WriteManager(wiring.Component):
             m.d.sync += [
                 sent.eq(Mux(last, 0, sent + 1)),
                 w.valid.eq(1),
-                w.payload.data.eq(queue.o.payload),
-                w.payload.strb.eq(Mux(self.stop, 0, self.strobe)),
-                w.payload.last.eq(last),
+                beat.data.eq(queue.o.payload),
+                beat.strb.eq(Mux(self.stop, 0, self.strobe)),
+                beat.last.eq(last),
             ]
         with m.Elif(w.ready):
             m.d.sync += w.valid.eq(0)

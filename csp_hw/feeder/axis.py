@@ -42,47 +42,62 @@ class AxisWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axis, window = self.axis, self.window
+        axis = self.axis
         origin = axis.origin
-        before = Signal.like(origin.before)
-        room = Signal.like(origin.room)
-        first_left = Signal()  # tap first − 1 exists
-        stop_left = Signal()
+        before = Signal.like(origin.before, reset_less=True)
+        room = Signal.like(origin.room, reset_less=True)
+        window = Signal(window_layout(), reset_less=True)
+        first_left = Signal(reset_less=True)  # tap first − 1 exists
+        stop_left = Signal(reset_less=True)
+        settled = Signal(reset_less=True)
+        m.d.comb += [self.window.eq(window), self.settled.eq(settled)]
 
         # Where it will be after a step, with or without a change of taps; all sums at once, since
         # it is known late whether there is a step. Where there is no such tap, the distances run
         # on and wrap around, unheeded.
         enters, leaves = Signal(), Signal()
-        distance = Signal(signed(5))
+        distance = Signal(signed(5), reset_less=True)
         m.d.sync += distance.eq(axis.stride - axis.dilation)
-        moved, left = Signal.like(before), Signal.like(room)
-        m.d.comb += [
-            moved.eq(before + axis.stride),
-            left.eq(room - axis.stride),
-            self.settled.eq(~(first_left & ~before[-1]) & ~(stop_left & room[-1])),
-        ]
+        moved, left = Signal.like(origin.before), Signal.like(origin.room)
+        m.d.comb += [moved.eq(before + axis.stride), left.eq(room - axis.stride)]
+        next_before, next_room = Signal.like(origin.before), Signal.like(origin.room)
+        next_first_left, next_stop_left = Signal(), Signal()
         with m.If(self.step):
-            m.d.comb += [enters.eq(first_left & ~moved[-1]), leaves.eq(stop_left & left[-1])]
-            m.d.sync += [
-                before.eq(Mux(enters, before + distance, moved)),
-                room.eq(Mux(leaves, room - distance, left)),
+            m.d.comb += [
+                enters.eq(first_left & ~moved[-1]),
+                leaves.eq(stop_left & left[-1]),
+                next_before.eq(Mux(enters, before + distance, moved)),
+                next_room.eq(Mux(leaves, room - distance, left)),
             ]
         with m.Else():
-            m.d.comb += [enters.eq(first_left & ~before[-1]), leaves.eq(stop_left & room[-1])]
-            m.d.sync += [
-                before.eq(Mux(enters, before - axis.dilation, before)),
-                room.eq(Mux(leaves, room + axis.dilation, room)),
+            m.d.comb += [
+                enters.eq(first_left & ~before[-1]),
+                leaves.eq(stop_left & room[-1]),
+                next_before.eq(Mux(enters, before - axis.dilation, before)),
+                next_room.eq(Mux(leaves, room + axis.dilation, room)),
             ]
+        m.d.comb += [
+            next_first_left.eq(Mux(enters, window.first != 1, first_left)),
+            next_stop_left.eq(Mux(leaves, window.stop != 1, stop_left)),
+        ]
         with m.If(enters):
-            m.d.sync += [window.first.eq(window.first - 1), first_left.eq(window.first != 1)]
+            m.d.sync += window.first.eq(window.first - 1)
         with m.If(leaves):
-            m.d.sync += [window.stop.eq(window.stop - 1), stop_left.eq(window.stop != 1)]
+            m.d.sync += window.stop.eq(window.stop - 1)
         with m.If(self.back):
-            m.d.sync += [
-                before.eq(origin.before),
-                room.eq(origin.room),
-                window.eq(origin.window),
-                first_left.eq(origin.window.first != 0),
-                stop_left.eq(origin.window.stop != 0),
+            m.d.comb += [
+                next_before.eq(origin.before),
+                next_room.eq(origin.room),
+                next_first_left.eq(origin.window.first != 0),
+                next_stop_left.eq(origin.window.stop != 0),
             ]
+            m.d.sync += window.eq(origin.window)
+        # What is settled is known a cycle before it is asked.
+        m.d.sync += [
+            before.eq(next_before),
+            room.eq(next_room),
+            first_left.eq(next_first_left),
+            stop_left.eq(next_stop_left),
+            settled.eq(~(next_first_left & ~next_before[-1]) & ~(next_stop_left & next_room[-1])),
+        ]
         return m

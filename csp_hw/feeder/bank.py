@@ -53,8 +53,8 @@ class LineBank(wiring.Component):
         A word to be written.
     read_address : In
     select : In
-        Number of the byte; the bits of each stage when it needs them: of the first one two cycles
-        after ``read_address``.
+        Number of the byte; the bits of each stage a cycle before it needs them: of the first one a
+        cycle after ``read_address``. So each bank has registers of its own for them.
     o : Out
         The byte.
     """
@@ -89,17 +89,20 @@ class LineBank(wiring.Component):
         ]
         m.d.sync += [fetched.eq(read.data), word.eq(fetched)]
 
+        select = Signal.like(self.select, reset_less=True)
+        m.d.sync += select.eq(self.select)
+
         # Stage after stage, groups of candidates become one each.
         candidates = [word[byte] for byte in range(config.cols)]
         for low, high in selections(config):
             size = 1 << (high - low)
             reduced = []
             for first in range(0, len(candidates), size):
-                chosen = Signal(8, name=f"byte_{low}_{first}")
+                chosen = Signal(8, name=f"byte_{low}_{first}", reset_less=True)
                 layout = data.ArrayLayout(unsigned(8), size)
                 group = Signal(layout, name=f"bytes_{low}_{first}")
                 m.d.comb += group.eq(Cat(candidates[first : first + size]))
-                m.d.sync += chosen.eq(group[self.select[low:high]])
+                m.d.sync += chosen.eq(group[select[low:high]])
                 reduced.append(chosen)
             candidates = reduced
         m.d.comb += self.o.eq(candidates[0])

@@ -39,16 +39,19 @@ class CycleCounter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        following = Signal.like(self.size)  # the number after this one
-        top = Signal.like(self.size)
-        single = Signal()
+        following = Signal.like(self.size, reset_less=True)  # the number after this one
+        top = Signal.like(self.size, reset_less=True)
+        single, last, inside = (
+            Signal(name=name, reset_less=True) for name in ("single", "last", "inside")
+        )
+        m.d.comb += [self.last.eq(last), self.inside.eq(inside)]
         m.d.sync += [top.eq(self.size - 1), single.eq(self.size == 1)]
         with m.If(self.step):
             m.d.sync += [
                 following.eq(following + 1),
-                self.last.eq(following == top),
-                self.inside.eq(self.inside & (following != self.part)),
+                last.eq(following == top),
+                inside.eq(inside & (following != self.part)),
             ]
-        with m.If((self.step & self.last) | self.begin):
-            m.d.sync += [following.eq(1), self.last.eq(single), self.inside.eq(1)]
+        with m.If((self.step & last) | self.begin):
+            m.d.sync += [following.eq(1), last.eq(single), inside.eq(1)]
         return m

@@ -149,8 +149,6 @@ class Feeder(wiring.Component):
         # The pass: all blocks begin when the scan of the kernel is through.
         constants = kernel.constants
         opened = Signal()
-        begin = Signal()
-        m.d.comb += begin.eq(kernel.ready & ~opened)
         m.d.sync += opened.eq(kernel.ready)
         with m.If(self.start):
             m.d.sync += opened.eq(0)
@@ -165,7 +163,7 @@ class Feeder(wiring.Component):
         for block in (intake, walker, writer):
             m.d.comb += block.constants.eq(constants)
         for block in (walker, gate, writer):
-            m.d.comb += block.begin.eq(begin)
+            m.d.comb += block.begin.eq(kernel.opens)
 
         # Tiles.
         wiring.connect(m, wiring.flipped(self.entries), intake.entries)

@@ -68,7 +68,9 @@ class TileGate(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        tile = self.tile
+        tile = Signal(span_layout(self.config), reset_less=True)
+        limit = Signal(number_shape(self.config), reset_less=True)
+        m.d.comb += [self.tile.eq(tile), self.limit.eq(limit)]
         held = Signal()
         taken = Signal()
         do_load = self.spans.valid & self.spans.ready
@@ -101,12 +103,12 @@ class TileGate(wiring.Component):
         adopt = Signal()
         m.d.comb += adopt.eq(held & ~adopted & self.free)
         with m.If(adopt):
-            m.d.sync += [adopted.eq(1), self.limit.eq(tile.limit)]
+            m.d.sync += [adopted.eq(1), limit.eq(tile.limit)]
         with m.If(taken):
             m.d.sync += adopted.eq(0)
         m.d.comb += self.waits.eq(adopted & ~resident)
 
-        left = Signal(TILE_BITS)
+        left = Signal(TILE_BITS, reset_less=True)
         running = Signal()
         m.d.sync += [
             left.eq(left - self.finish),
@@ -116,5 +118,5 @@ class TileGate(wiring.Component):
             m.d.sync += [left.eq(self.tile_count), running.eq(1)]
         with m.If(self.start):
             # Lower than any position.
-            m.d.sync += [running.eq(0), self.unlimited.eq(0), self.limit.eq(0)]
+            m.d.sync += [running.eq(0), self.unlimited.eq(0), limit.eq(0)]
         return m

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way in for the list of tiles: checks, and what each tile needs of the line buffer."""
 
-from amaranth import Module, Signal, signed, unsigned
+from amaranth import Cat, Module, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -59,7 +59,7 @@ class TileIntake(wiring.Component):
         m.d.comb += bad.eq(self.bad_interleave | self.bad_order)
 
         # The entry as it came.
-        entry = Signal(entry_layout())
+        entry = Signal(entry_layout(), reset_less=True)
         entry_valid = Signal()
         entry_taken = Signal()
         taken = self.entries.valid & self.entries.ready
@@ -75,16 +75,22 @@ class TileIntake(wiring.Component):
                 {
                     "group": unsigned(GROUP_BITS),
                     "interleave": range(config.max_interleave + 1),
-                    "sums": range(config.max_interleave << COUNT_BITS),
+                    "crowded": unsigned(1),
                     "gap": unsigned(GROUP_BITS),
                     "end": unsigned(GROUP_BITS + 1),
                 }
-            )
+            ),
+            reset_less=True,
         )
         measured_valid = Signal()
         measured_taken = Signal()
         gap = Signal(signed(GROUP_BITS + 2))
-        end = Signal(GROUP_BITS + 1)
+        end = Signal(GROUP_BITS + 1, reset_less=True)
+        # A PE must hold all its sums. Which I are too large for K is known long before.
+        interleaves = range(config.max_interleave + 1)
+        crowds = Signal(len(interleaves), reset_less=True)
+        m.d.sync += crowds.eq(Cat(self.chunks > config.depth // max(n, 1) for n in interleaves))
+        measured_interleave = entry.interleave[: len(measured.interleave)]
         wrong_interleave = (entry.interleave == 0) | (entry.interleave > config.max_interleave)
         m.d.comb += [
             gap.eq(entry.group - end),
@@ -94,7 +100,7 @@ class TileIntake(wiring.Component):
             m.d.sync += [
                 measured.group.eq(entry.group),
                 measured.interleave.eq(entry.interleave),
-                measured.sums.eq(entry.interleave[: len(measured.interleave)] * self.chunks),
+                measured.crowded.eq(crowds.bit_select(measured_interleave, 1)),
                 measured.gap.eq(gap),
                 measured.end.eq(entry.group + entry.interleave),
                 end.eq(entry.group + entry.interleave),
@@ -104,15 +110,14 @@ class TileIntake(wiring.Component):
         with m.If(entry_taken | measured_taken):
             m.d.sync += measured_valid.eq(entry_taken)
 
-        # A PE must hold all its sums.
         crowded = Signal()
-        m.d.comb += crowded.eq(measured_valid & (measured.sums > config.depth))
+        m.d.comb += crowded.eq(measured_valid & measured.crowded)
         with m.If(crowded):
             m.d.sync += self.bad_interleave.eq(1)
 
         # What it needs; then both may have it.
-        walk = Signal(walk_layout(config))
-        span = Signal(span_layout(config))
+        walk = Signal(walk_layout(config), reset_less=True)
+        span = Signal(span_layout(config), reset_less=True)
         waiting = Signal(2)
         m.d.comb += [
             self.walks.payload.eq(walk),

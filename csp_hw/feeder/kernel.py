@@ -12,6 +12,7 @@ from csp_hw.feeder.layouts import (
     axis_layout,
     constants_layout,
     number_shape,
+    origin_layout,
     place_layout,
 )
 from csp_hw.ports import (
@@ -66,16 +67,24 @@ class AxisScan(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        offset = Signal(signed(OFFSET_BITS))
-        stride = Signal(3)
-        origin = self.axis.origin
+        offset = Signal(signed(OFFSET_BITS), reset_less=True)
+        stride = Signal(3, reset_less=True)
+        quotient = Signal(signed(OFFSET_BITS), reset_less=True)
+        phase = Signal(2, reset_less=True)
+        origin = Signal(origin_layout(), reset_less=True)
         m.d.sync += [
             offset.eq(offset + self.dilation),
             stride.eq(1 << self.stride),
-            self.quotient.eq(offset >> self.stride),
-            self.phase.eq(offset[:2] & (stride - 1)[:2]),
+            quotient.eq(offset >> self.stride),
+            phase.eq(offset[:2] & (stride - 1)[:2]),
         ]
-        m.d.comb += [self.axis.stride.eq(stride), self.axis.dilation.eq(self.dilation)]
+        m.d.comb += [
+            self.quotient.eq(quotient),
+            self.phase.eq(phase),
+            self.axis.stride.eq(stride),
+            self.axis.dilation.eq(self.dilation),
+            self.axis.origin.eq(origin),
+        ]
         with m.If(self.scanning & (self.tap < self.kernel)):
             with m.If(offset < 0):
                 m.d.sync += [origin.window.first.eq(self.tap + 1), origin.before.eq(offset)]
@@ -99,6 +108,8 @@ class KernelScan(wiring.Component):
         The geometry, from the cycle of ``start`` on.
     ready : Out(1)
         All is there: max(R, S) + 4 cycles after ``start``, until the next ``start``.
+    opens : Out(1)
+        The first cycle of ``ready``.
     constants : Out
         See :func:`csp_hw.feeder.layouts.constants_layout`.
     r, s : In
@@ -114,6 +125,7 @@ class KernelScan(wiring.Component):
                 "start": In(1),
                 "feed": In(feed_layout(config)),
                 "ready": Out(1),
+                "opens": Out(1),
                 "constants": Out(constants_layout(config)),
                 "r": In(KERNEL_BITS),
                 "s": In(KERNEL_BITS),
@@ -129,11 +141,12 @@ class KernelScan(wiring.Component):
         m.submodules.x = x = AxisScan()
 
         # Taps 0, 1 … max(R, S) − 1; then what follows runs dry.
-        tap = Signal(KERNEL_BITS)
+        tap = Signal(KERNEL_BITS, reset_less=True)
         scanning = Signal()
         last = Signal()
         passed = Signal(3)  # cycles since the last one
         m.d.comb += last.eq((tap + 1 >= feed.kernel_h) & (tap + 1 >= feed.kernel_w))
+        m.d.sync += self.opens.eq(passed[-1])
         m.d.sync += [tap.eq(tap + 1), passed.eq((passed << 1) | (scanning & last))]
         with m.If(last):
             m.d.sync += scanning.eq(0)
@@ -156,13 +169,14 @@ class KernelScan(wiring.Component):
                 axis.tap.eq(tap),
                 axis.scanning.eq(scanning),
             ]
-        m.d.comb += [constants.y.eq(y.axis), constants.x.eq(x.axis)]
+        known = Signal(constants_layout(config), reset_less=True)
+        m.d.comb += [constants.eq(known), constants.y.eq(y.axis), constants.x.eq(x.axis)]
 
         # One multiplier: lines · pitch in the first cycle, then a row's lines · pitch.
         opening = Signal(2)
         factor = Signal(signed(EXTENT_BITS + 1))
-        pitch = Signal(EXTENT_BITS)
-        product = Signal(signed(2 * EXTENT_BITS + 1))
+        pitch = Signal(EXTENT_BITS, reset_less=True)
+        product = Signal(signed(2 * EXTENT_BITS + 1), reset_less=True)
         m.d.comb += factor.eq(Mux(opening[0], feed.lines, y.quotient))
         m.d.sync += [
             opening.eq(Mux(self.start, 1, opening << 1)),
@@ -170,19 +184,21 @@ class KernelScan(wiring.Component):
             product.eq(factor * pitch),
         ]
         with m.If(opening[1]):
-            m.d.sync += constants.image_step.eq(product)
+            m.d.sync += known.image_step.eq(product)
 
         # The tables, two cycles after the scan. The first tap reaches lowest, the last highest.
-        stored = delayed(m, tap, 2, "stored")
+        stored = delayed(m, tap, 2, "stored", reset_less=True)
         storing = delayed(m, scanning, 2, "storing")
-        across = delayed(m, x.quotient, 1, "across")
+        across = delayed(m, x.quotient, 1, "across", reset_less=True)
         ends = []
         for name, axis, kernel, reach, words, port, at in (
             ("row", y, feed.kernel_h, product, feed.beats << feed.stride_x, self.row, self.r),
             ("column", x, feed.kernel_w, across, feed.beats, self.column, self.s),
         ):
-            phase_words = Signal(address_bits(config), name=f"{name}_phase_words")
-            word = Signal(address_bits(config), name=f"{name}_word")
+            phase_words, word = (
+                Signal(address_bits(config), name=f"{name}_{what}", reset_less=True)
+                for what in ("phase_words", "word")
+            )
             m.d.sync += [
                 phase_words.eq(words),
                 word.eq(
@@ -200,8 +216,10 @@ class KernelScan(wiring.Component):
                 read.addr.eq(at),
                 port.eq(read.data),
             ]
-            low = Signal(signed(2 * EXTENT_BITS), name=f"{name}_low")
-            high = Signal(signed(2 * EXTENT_BITS), name=f"{name}_high")
+            low, high = (
+                Signal(signed(2 * EXTENT_BITS), name=f"{name}_{end}", reset_less=True)
+                for end in ("low", "high")
+            )
             with m.If(storing & (stored == 0)):
                 m.d.sync += low.eq(reach)
             with m.If(storing & (stored + 1 == kernel)):
@@ -209,11 +227,11 @@ class KernelScan(wiring.Component):
             ends.append((low, high))
 
         (top, bottom), (left, right) = ends
-        ring = Signal(number_shape(config))
+        ring = Signal(number_shape(config), reset_less=True)
         m.d.sync += [
-            constants.ring_mask.eq((1 << feed.ring_bits) - 1),
+            known.ring_mask.eq((1 << feed.ring_bits) - 1),
             ring.eq(config.rows << feed.ring_bits),
-            constants.near.eq(top + left + ring),
-            constants.far.eq(bottom + right),
+            known.near.eq(top + left + ring),
+            known.far.eq(bottom + right),
         ]
         return m

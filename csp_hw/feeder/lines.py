@@ -76,9 +76,9 @@ class LineBuffer(wiring.Component):
 
         # Addresses in the lanes' slot and in the next one; which banks take the latter.
         rotation, groups = request.offset[: row_bits(config)], request.offset[row_bits(config) :]
-        here = Signal(bits)
-        beyond = Signal(bits)
-        below = Signal(rows)
+        here = Signal(bits, reset_less=True)
+        beyond = Signal(bits, reset_less=True)
+        below = Signal(rows, reset_less=True)
         slot = Signal(bits)
         after = Signal(bits)
         m.d.comb += [slot.eq(request.slot + groups), after.eq(request.slot + groups + 1)]
@@ -88,11 +88,13 @@ class LineBuffer(wiring.Component):
             below.eq(Cat(bank < rotation for bank in range(rows))),
         ]
 
-        # The bits of a byte's number go where they are needed when they are.
+        # The bits of a byte's number go where they are needed a cycle before they are.
         stage = 3
         select = []
         for low, high in selections(config):
-            select.append(delayed(m, request.byte[low:high], stage, f"byte_{low}"))
+            select.append(
+                delayed(m, request.byte[low:high], stage - 1, f"byte_{low}", reset_less=True)
+            )
             stage += 1
 
         bytes_read = []
@@ -110,14 +112,14 @@ class LineBuffer(wiring.Component):
 
         # The bank of each row; the last stage has the mask.
         word = Cat(bytes_read)
-        turn = delayed(m, rotation, stage, "turn")
+        turn = delayed(m, rotation, stage, "turn", reset_less=True)
         for low, high in chunks(row_bits(config), ROTATE_BITS):
             for bit in range(low, high):
                 word = Mux(turn[bit], word.rotate_right(8 << bit), word)
             if high == row_bits(config):
                 word &= Cat(bit.replicate(8) for bit in self.mask)
-            word = delayed(m, word, 1, f"turned_{low}")
-            turn = delayed(m, turn, 1, f"turn_{low}")
+            word = delayed(m, word, 1, f"turned_{low}", reset_less=True)
+            turn = delayed(m, turn, 1, f"turn_{low}", reset_less=True)
         m.d.comb += [
             self.word.eq(word),
             self.valid.eq(delayed(m, request.valid, latency(config), "valid")),

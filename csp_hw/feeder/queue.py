@@ -56,7 +56,9 @@ class WordQueue(wiring.Component):
         free_next = Signal.like(free)
         stored = Signal(range(CREDITS + 1))
         do_fetch = Signal()
+        word = Signal(activations_layout(self.config), reset_less=True)
         m.d.comb += [
+            self.o.payload.eq(word),
             free_next.eq(free - self.asked + (self.o.valid & self.o.ready)),
             self.idle.eq(free == CREDITS),
             do_fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
@@ -71,7 +73,7 @@ class WordQueue(wiring.Component):
             read.addr.eq(read.addr + do_fetch),
         ]
         with m.If(do_fetch):
-            m.d.sync += [self.o.payload.eq(read.data), self.o.valid.eq(1)]
+            m.d.sync += [word.eq(read.data), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

@@ -80,12 +80,13 @@ class TapReplay(wiring.Component):
         # Word after word.
         tap = read.data
         reading = Signal()
-        first_slot = Signal.like(self.tile.slot)
-        slot = Signal.like(first_slot)
+        first_slot = Signal.like(self.tile.slot, reset_less=True)
+        slot = Signal.like(first_slot, reset_less=True)
         first_lanes = Signal(range(lane_slots(config)))
         lanes = Signal.like(first_lanes)
-        interleave = Signal.like(self.tile.interleave)
-        pixels = Signal.like(interleave)  # still to do for the block, this one included
+        interleave = Signal.like(self.tile.interleave, reset_less=True)
+        # Still to do for the block, this one included.
+        pixels = Signal.like(interleave, reset_less=True)
         last_pixel = Signal()
         step = Signal()
         pass_done = Signal()
@@ -127,12 +128,18 @@ class TapReplay(wiring.Component):
                 slot.eq(self.tile.slot),
             ]
 
-        request = self.request
+        request = Signal(request_layout(config), reset_less=True)
+        valid, release = Signal(), Signal()
+        m.d.comb += [
+            self.request.eq(request),
+            self.request.valid.eq(valid),
+            self.request.release.eq(release),
+        ]
         m.d.sync += [
-            request.valid.eq(self.asked),
+            valid.eq(self.asked),
             request.slot.eq(slot),
             request.lanes.eq(lanes),
             *(request[name].eq(tap[name]) for name in ("offset", "word", "byte", "r", "s")),
-            request.release.eq(pass_done & tap.tile_end),
+            release.eq(pass_done & tap.tile_end),
         ]
         return m

@@ -78,12 +78,14 @@ class TapResolver(wiring.Component):
 
         # Look up; add the row's part to the column's; add the beat and make room for the slot.
         m.d.comb += [self.r.eq(position.r), self.s.eq(position.s)]
-        row = Signal(place_layout(config))
-        column = Signal(place_layout(config))
-        beats = [Signal.like(position.beat, name=f"beat_{k}") for k in range(2)]
-        stages = [Signal(tap_layout(config), name=f"tap_{k}") for k in range(2)]
+        row = Signal(place_layout(config), reset_less=True)
+        column = Signal(place_layout(config), reset_less=True)
+        beats = [Signal.like(position.beat, name=f"beat_{k}", reset_less=True) for k in range(2)]
+        *stages, tap = (
+            Signal(tap_layout(config), name=f"tap_{k}", reset_less=True) for k in range(3)
+        )
         valid = Signal(2)
-        tap = self.o.payload
+        m.d.comb += self.o.payload.eq(tap)
         with m.If(advance):
             m.d.sync += [
                 valid.eq((valid << 1) | do_take),

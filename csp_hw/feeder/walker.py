@@ -68,12 +68,12 @@ class LaneWalker(wiring.Component):
         m.submodules.y = y_walk = AxisWalk()
 
         # Groups still to walk over, then groups still to keep.
-        gap = Signal(GROUP_BITS)
+        gap = Signal(GROUP_BITS, reset_less=True)
         working = Signal()
         keeping = Signal()
-        keep = Signal(range(config.max_interleave + 1))
-        interleave = Signal.like(keep)
-        pixel = Signal(range(max(config.max_interleave, 2)))
+        keep = Signal(range(config.max_interleave + 1), reset_less=True)
+        interleave = Signal.like(keep, reset_less=True)
+        pixel = Signal(range(max(config.max_interleave, 2)), reset_less=True)
         row = Signal(rows, init=1)  # one bit
         slot = Signal(range(slots))
         collected = Signal()  # a command waits for the output register
@@ -155,17 +155,21 @@ class LaneWalker(wiring.Component):
         # A dead lane has no tap in the map.
         live = Signal()
         m.d.comb += live.eq(column.inside & line.inside & in_images)
+        lane = Signal(lane_layout(config), reset_less=True)
+        lane_rows = Signal(rows)
+        m.d.comb += [self.lane.eq(lane), self.lane.rows.eq(lane_rows)]
         m.d.sync += [
-            self.lane.rows.eq(Mux(step & keeping, row, 0)),
-            self.lane.slot.eq(slot),
-            self.lane.y.eq(Mux(live, y_walk.window, 0)),
-            self.lane.x.eq(Mux(live, x_walk.window, 0)),
+            lane_rows.eq(Mux(step & keeping, row, 0)),
+            lane.slot.eq(slot),
+            lane.y.eq(Mux(live, y_walk.window, 0)),
+            lane.x.eq(Mux(live, x_walk.window, 0)),
             self.walked.eq(group_kept),
         ]
 
         # The command: a group's bits, the groups' bits, then the output register.
-        group_live = Signal(rows)
-        command = Signal(tile_layout(config))
+        group_live = Signal(rows, reset_less=True)
+        command = Signal(tile_layout(config), reset_less=True)
+        offered = Signal(tile_layout(config), reset_less=True)
         tile_live = Cat(group_live[1:], live)
         with m.If(step):
             m.d.sync += group_live.eq(tile_live)
@@ -178,11 +182,14 @@ class LaneWalker(wiring.Component):
                     m.d.sync += command.live.word_select(n, rows).eq(0)
         with m.If(~self.tiles.valid | self.tiles.ready):
             m.d.sync += [
-                self.tiles.payload.eq(command),
+                offered.eq(command),
                 self.tiles.valid.eq(collected),
                 collected.eq(0),
             ]
         with m.If(tile_done):
             m.d.sync += collected.eq(1)
-        m.d.comb += self.idle.eq(~collected & ~self.tiles.valid)
+        m.d.comb += [
+            self.tiles.payload.eq(offered),
+            self.idle.eq(~collected & ~self.tiles.valid),
+        ]
         return m

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The windows of the lanes at work, and which lanes of a word lie in the map."""
 
-from amaranth import Cat, Module, unsigned
+from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -57,11 +57,14 @@ class Windows(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         request = self.request
-        names = ("lanes", "r", "s", "release")
-        slot, r, s, release = (
-            delayed(m, request[name], self.latency - 1, f"request_{name}") for name in names
+        cycles = self.latency - 1
+        slot, r, s = (
+            delayed(m, request[name], cycles, f"request_{name}", reset_less=True)
+            for name in ("lanes", "r", "s")
         )
-        m.d.comb += self.release.eq(release)
+        release = delayed(m, request.release, cycles, "request_release")
+        mask = Signal(self.config.rows, reset_less=True)
+        m.d.comb += [self.release.eq(release), self.mask.eq(mask)]
         layout = data.StructLayout({"y": window_layout(), "x": window_layout()})
         for row in range(self.config.rows):
             store = memory.Memory(shape=layout, depth=lane_slots(self.config), init=[])
@@ -74,7 +77,5 @@ class Windows(wiring.Component):
                 read.addr.eq(slot),
             ]
             y, x = read.data.y, read.data.x
-            m.d.sync += self.mask[row].eq(
-                (y.first <= r) & (r < y.stop) & (x.first <= s) & (s < x.stop)
-            )
+            m.d.sync += mask[row].eq((y.first <= r) & (r < y.stop) & (x.first <= s) & (s < x.stop))
         return m

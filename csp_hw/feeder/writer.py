@@ -97,11 +97,11 @@ class MapWriter(wiring.Component):
         # Its number and word, and where its line of the grid, the next line and the next image
         # begin.
         ahead = Signal()
-        number = Signal(number_shape(config))
+        number = Signal(number_shape(config), reset_less=True)
         line = Signal.like(number)
         next_line = Signal.like(number)
         next_image = Signal.like(number)
-        word = Signal(address_bits(config))
+        word = Signal(address_bits(config), reset_less=True)
         line_word = Signal.like(word)  # of the first beat in this line of the map
         line_words = Signal.like(word)
         next_line_word = Signal.like(word)
@@ -141,7 +141,8 @@ class MapWriter(wiring.Component):
         due = Signal()
         due_number = Signal.like(number)
         due_word = Signal.like(word)
-        room = Signal()
+        complete = Signal.like(number)
+        room = Signal(reset_less=True)
         do_store = self.i.valid & self.i.ready
         m.d.comb += [
             self.i.ready.eq(due & room),
@@ -159,17 +160,24 @@ class MapWriter(wiring.Component):
                 due.eq(1),
                 due_number.eq(number),
                 due_word.eq(word),
-                self.complete.eq(Mux(last_phase, number, line)),
+                complete.eq(Mux(last_phase, number, line)),
             ]
         with m.If(self.begin):
-            m.d.sync += [running.eq(1), self.complete.eq(0)]
+            m.d.sync += [running.eq(1), complete.eq(0)]
         with m.If(self.start):
             m.d.sync += running.eq(0)
 
         bank, slot = due_number[: row_bits(config)], due_number[row_bits(config) :]
+        store = Signal(store_layout(config), reset_less=True)
+        banks = Signal(config.rows)
+        m.d.comb += [
+            self.complete.eq(complete),
+            self.store.eq(store),
+            self.store.banks.eq(banks),
+        ]
         m.d.sync += [
-            self.store.banks.eq(Mux(do_store, 1 << bank, 0)),
-            self.store.address.eq((due_word << feed.ring_bits) | (slot & constants.ring_mask)),
-            self.store.word.eq(Cat(self.i.payload)),
+            banks.eq(Mux(do_store, 1 << bank, 0)),
+            store.address.eq((due_word << feed.ring_bits) | (slot & constants.ring_mask)),
+            store.word.eq(Cat(self.i.payload)),
         ]
         return m

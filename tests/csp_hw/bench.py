@@ -50,7 +50,7 @@ def plain(value):
     layout = value.shape()
     if isinstance(layout, data.ArrayLayout):
         return [plain(value[n]) for n in range(layout.length)]
-    return {name: plain(value[name]) for name in layout.members}
+    return {name: plain(value[name]) for name, _ in layout}
 
 
 def simulate(dut, *testbenches, background=(), cycles=20_000):

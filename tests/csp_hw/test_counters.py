@@ -92,13 +92,13 @@ def test_wraps():
             ctx.set(dut.events[name], 1)
         await ctx.tick()
         for name in (CYCLES, *MACS):
-            ctx.set(dut.counters[name], 2**32 - 1)
+            ctx.set(dut.counts[name], 2**32 - 1)
             ctx.set(dut.events[name], 0 if name == CYCLES else 4)
         await ctx.tick()
         assert ctx.get(dut.counters.cycles) == 0
         for name in MACS:
             assert ctx.get(dut.counters[name]) == 2**32
-            ctx.set(dut.counters[name], 2**48 - 3)
+            ctx.set(dut.counts[name], 2**48 - 3)
         await ctx.tick()
         for name in MACS:
             assert ctx.get(dut.counters[name]) == 1

@@ -18,7 +18,8 @@ from csp_hw.descriptor import (
     reserved_bits,
     unpack,
 )
-from tests.csp_hw.bench import play
+from csp_hw.descriptor_buffer import DescriptorBuffer
+from tests.csp_hw.bench import play, rng_of
 
 CONFIG = PRESETS["csp_8x8"]
 #: A 3×3 convolution of a 14×14 map with 16 channels: 2 beats.
@@ -150,16 +151,50 @@ def test_what_is_refused():
     assert {name for name, _ in REFUSED} == set(CHECKS) - {"reserved"}
 
 
+def fill(whole, *, before=()):
+    """Give the steps that put a descriptor into its buffer, after beats of one that broke off."""
+    width = 8 * CONFIG.cols
+    beats = [whole >> bit & ((1 << width) - 1) for bit in range(0, 8 * DESCRIPTOR_BYTES, width)]
+    steps = [{"clear": 1, "write": 0}]
+    steps += [{"clear": 0, "write": 1, "beat": beat} for beat in before]
+    steps += [{"clear": 1, "write": 0}, {"clear": 0, "write": 0}]
+    for beat in beats:
+        steps += [{"write": 1, "beat": beat}, {"write": 0, "beat": (1 << width) - 1}]
+    return steps + [{"write": 0}] * 2
+
+
+def filled(whole, **broken):
+    steps = fill(whole, **broken)
+    return play(DescriptorBuffer(CONFIG), steps, ["last", "descriptor", "reserved"])
+
+
+def test_buffer_keeps_each_field():
+    rng = rng_of(len(FIELDS))
+    ones = (1 << 8 * DESCRIPTOR_BYTES) - 1
+    for whole in (ones, int.from_bytes(rng.bytes(DESCRIPTOR_BYTES), "little")):
+        whole &= ~reserved_bits()
+        seen = filled(whole, before=[3, 5])
+        assert seen[-1]["descriptor"] == unpack(whole.to_bytes(DESCRIPTOR_BYTES, "little"))
+        assert seen[-1]["reserved"] == 0
+        assert [at["last"] for at in seen[-6:]] == [0, 1, 1, 0, 0, 0]
+
+
 def test_reserved_bits_are_zero():
     mask = reserved_bits()
+    legal = int.from_bytes(pack(LEGAL), "little")
     bits = [bit for bit in range(8 * DESCRIPTOR_BYTES) if mask >> bit & 1]
-    whole = int.from_bytes(pack(LEGAL), "little")
-    layout = descriptor_layout()
-    steps = []
     for bit in (bits[0], bits[len(bits) // 2], bits[-1]):
-        steps += [{"descriptor": layout.from_bits(whole | 1 << bit)}] * 4
-    for at in play(DescriptorCheck(CONFIG), steps, ["wrong", "number"])[3::4]:
-        assert (at["wrong"], CHECKS[at["number"]]) == (1, "reserved")
+        seen = filled(legal | 1 << bit)
+        assert seen[-1]["reserved"] == 1
+        assert seen[-1]["descriptor"] == unpack(pack(LEGAL))
+    # What an earlier one had does not count.
+    assert filled(legal, before=[(1 << 8 * CONFIG.cols) - 1] * 32)[-1]["reserved"] == 0
+
+
+def test_a_reserved_bit_is_refused():
+    steps = [{"descriptor": descriptor_layout().from_bits(0), "reserved": 1}] * 4
+    at = play(DescriptorCheck(CONFIG), steps, ["wrong", "number"])[-1]
+    assert (at["wrong"], CHECKS[at["number"]]) == (1, "reserved")
 
 
 def test_limits_of_what_stays_in_a_buffer():

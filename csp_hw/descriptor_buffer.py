@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registers of a descriptor, filled beat by beat."""
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from csp_hw.config import CspConfig
+from csp_hw.descriptor import DESCRIPTOR_BYTES, descriptor_layout, reserved_bits
+
+#: Bits of a beat that are looked at together.
+GROUP = 8
+
+
+class DescriptorBuffer(wiring.Component):
+    """Keep the fields of the descriptor that is at work.
+
+    Each beat is written to its own registers, so that no net has more loads than a beat has bits,
+    or the descriptor beats. Bits that belong to no field are looked at when they come, and not
+    kept.
+
+    Members
+    -------
+    clear : In(1)
+        The next beat is the first one.
+    write : In(1)
+        A beat comes in this cycle; not in one of ``clear``.
+    beat : In
+    last : Out(1)
+        The next beat is the last one.
+    descriptor : Out
+        Bits that belong to no field are 0.
+    reserved : Out(1)
+        One of them was not, from two cycles after its beat until ``clear``.
+    """
+
+    def __init__(self, config: CspConfig):
+        self.config = config
+        super().__init__(
+            {
+                "clear": In(1),
+                "write": In(1),
+                "beat": In(8 * config.cols),
+                "last": Out(1),
+                "descriptor": Out(descriptor_layout()),
+                "reserved": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        width = len(self.beat)
+        count = 8 * DESCRIPTOR_BYTES // width
+        place = Signal(count, init=1)  # one bit: the next beat's
+        whole = Signal(8 * DESCRIPTOR_BYTES, reset_less=True)
+        m.d.comb += [self.descriptor.eq(whole), self.last.eq(place[-1])]
+
+        foreign = [(reserved_bits() >> width * n) & ((1 << width) - 1) for n in range(count)]
+        with m.If(self.write):
+            m.d.sync += place.eq(place.rotate_left(1))
+        for n in range(count):
+            with m.If(self.write & place[n]):
+                kept = ((1 << width) - 1) & ~foreign[n]
+                m.d.sync += whole[width * n : width * (n + 1)].eq(self.beat & kept)
+
+        # Whether something is where nothing should be: in groups of bits, then in all.
+        wrong = Signal(width)
+        for bit in range(width):
+            where = [place[n] for n in range(count) if foreign[n] >> bit & 1]
+            m.d.comb += wrong[bit].eq(self.write & self.beat[bit] & Cat(where).any())
+        found = Signal((width + GROUP - 1) // GROUP)
+        m.d.sync += [
+            found.eq(Cat(wrong[bit : bit + GROUP].any() for bit in range(0, width, GROUP))),
+            self.reserved.eq(self.reserved | found.any()),
+        ]
+        with m.If(self.clear):
+            m.d.sync += [place.eq(1), found.eq(0), self.reserved.eq(0)]
+        return m
