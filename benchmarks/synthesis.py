@@ -42,6 +42,7 @@ from csp_hw.generate import MODULES, SOURCES, Top
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
 from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
+from csp_hw.pool import pooler
 from csp_hw.pool.pooler import Pooler
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,8 +89,12 @@ def _element_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {MULTIPLIER_MODULE: Ecp5Multiplier()}
 
 
+def _output_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    return {COLUMN_MODULE: OutputColumn(config)}
+
+
 def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
-    return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
+    return {**_array_parts(config), **_output_parts(config)}
 
 
 def _core_parts(config: CspConfig) -> dict[str, wiring.Component]:
@@ -123,11 +128,11 @@ def designs() -> dict[str, Design]:
         # At depth 128 its registers and their multiplexers would fill the device.
         "array_4x4_regbin_depth16": whole_array(config=small.replace(depth=16, **regbin)),
         "array_8x8": whole_array(config=big),
-        "output": Design(create=OutputStage, config=big),
+        "output": Design(create=OutputStage, config=big, parts=_output_parts),
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
         "feeder": Design(create=Feeder, config=big),
-        "pooler": Design(create=Pooler, config=big),
+        "pooler": Design(create=Pooler, config=big, parts=lambda _: pooler.parts()),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big),
         "core_tiny_4x4": core(config=preset("tiny_4x4")),

@@ -46,11 +46,13 @@ class ResultBuffer(wiring.Component):
         head = Signal(range(self.depth))
         stored = Signal(range(self.depth + 1))
         do_read = Signal()
+        word = Signal(self.shape, reset_less=True)
         m.d.comb += [
             write.addr.eq(tail),
             write.data.eq(self.data),
             write.en.eq(self.write),
             read.addr.eq(head),
+            self.o.payload.eq(word),
             do_read.eq((stored != 0) & (~self.o.valid | self.o.ready)),
         ]
         m.d.sync += [
@@ -59,7 +61,7 @@ class ResultBuffer(wiring.Component):
             head.eq(head + do_read),
         ]
         with m.If(do_read):
-            m.d.sync += [self.o.payload.eq(read.data), self.o.valid.eq(1)]
+            m.d.sync += [word.eq(read.data), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         return m

@@ -398,14 +398,18 @@ class OutputStage(wiring.Component):
                 from_word[n].eq(Mux(exceed, ~value[31], 1) & int32),
             ]
             byte = result.word_select(n, 32)
-            m.d.comb += buffer.data.as_value().word_select(n, 32).eq(
-                Cat(
-                    Mux(
-                        at_limit[n],
-                        from_word[n].replicate(31),
-                        Mux(from_word[n], word[n][:31], byte[:31]),
-                    ),
-                    Mux(int32, sign, byte[31]),
+            m.d.comb += (
+                buffer.data.as_value()
+                .word_select(n, 32)
+                .eq(
+                    Cat(
+                        Mux(
+                            at_limit[n],
+                            from_word[n].replicate(31),
+                            Mux(from_word[n], word[n][:31], byte[:31]),
+                        ),
+                        Mux(int32, sign, byte[31]),
+                    )
                 )
             )
         m.d.comb += buffer.write.eq(Mux(int32, word_valid, passed[-1]))

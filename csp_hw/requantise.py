@@ -36,9 +36,7 @@ def uniform(bits):
 def saturated(value, *, is_unsigned, relu):
     """Give the byte of a signed value: int8, not below 0 if ``relu``, or uint8."""
     sign, top = value[-1], value[7:-1]
-    fits = Mux(
-        sign, top.all() & ~(relu | is_unsigned), ~(top[1:].any() | (top[0] & ~is_unsigned))
-    )
+    fits = Mux(sign, top.all() & ~(relu | is_unsigned), ~(top[1:].any() | (top[0] & ~is_unsigned)))
     limit = Cat((~sign).replicate(7), Mux(is_unsigned, ~sign, sign & ~relu))
     return Mux(fits, value[:8], limit)
 

@@ -22,7 +22,7 @@ class PoolColumnSignature(wiring.Signature):
             {
                 "value": In(sum_bits),
                 "factor": In(factor_layout()),
-                "signed": In(1),
+                "is_signed": In(1),
                 "invert": In(1),
                 "result": Out(8),
             }
@@ -41,7 +41,7 @@ class PoolColumn(wiring.Component):
         Signed.
     factor : In
         See :func:`csp_hw.requantise.factor`.
-    signed : In(1)
+    is_signed : In(1)
         Saturate to int8, else to uint8. Constant, as is
     invert : In(1)
         Give the result with its topmost bit inverted.
@@ -55,16 +55,16 @@ class PoolColumn(wiring.Component):
         m = Module()
         m.submodules.scaler = scaler = Scaler(len(self.value), MEAN_BITS, steady=True)
         # Kept in each column, since they reach much there.
-        is_signed, invert = (
+        signed_here, invert_here = (
             Signal(name=name, reset_less=True) for name in ("signed_here", "invert_here")
         )
         value = Signal.like(scaler.value, reset_less=True)
         byte = Signal(8, reset_less=True)
         m.d.sync += [
-            is_signed.eq(self.signed),
-            invert.eq(self.invert),
+            signed_here.eq(self.is_signed),
+            invert_here.eq(self.invert),
             value.eq(self.value),
-            byte.eq(saturated(scaler.z, is_unsigned=~is_signed, relu=0) ^ (invert << 7)),
+            byte.eq(saturated(scaler.z, is_unsigned=~signed_here, relu=0) ^ (invert_here << 7)),
         ]
         wait = COLUMN_LATENCY - 1 - SCALER_LATENCY - 1
         late = delayed(m, byte, wait, "late", reset_less=True)

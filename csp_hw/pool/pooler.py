@@ -28,6 +28,7 @@ LINE_BITS, SUM_BITS = 15, 21
 KEPT_LINE_BITS = 11
 #: Bits of the lanes along x, where values are activations, and along y.
 LANE_X = {"value_bits": ACTIVATION_BITS, "sum_bits": LINE_BITS, "kept_bits": ACTIVATION_BITS}
+LANE_X["inverts"] = True
 LANE_Y = {"value_bits": LINE_BITS, "sum_bits": SUM_BITS, "kept_bits": KEPT_LINE_BITS}
 #: Words that may be inside at once, two rows of LUT RAM on an ECP5: enough for the latency.
 CREDITS = 32
@@ -116,7 +117,7 @@ class Pooler(wiring.Component):
         m.submodules.buffer = buffer = ResultBuffer(results_layout(config), CREDITS)
 
         # Maxima are those of unsigned bytes: int8 is shifted by 128 for them, so that 0 is the
-        # smallest value, the padding's, as it adds nothing to a sum.
+        # smallest value, the padding's, as it adds nothing to a sum. Reducers take them inverted.
         none, average, shifted = Signal(), Signal(), Signal()
         m.d.sync += [
             none.eq(pool.kind == PoolKind.NONE),
@@ -148,13 +149,15 @@ class Pooler(wiring.Component):
         for lane in range(lanes):
             byte = step.bytes[lane]
             with m.If(~step.inside):
-                m.d.sync += values[lane].eq(0)
+                m.d.sync += values[lane].eq(Mux(average, 0, -1))
             with m.Elif(average):
                 m.d.sync += values[lane].eq(Mux(pool.signed, byte.as_signed(), byte))
             with m.Else():
-                m.d.sync += values[lane].eq(byte ^ (shifted << 7))
+                m.d.sync += values[lane].eq(~Cat(byte ^ (shifted << 7), 0))
         m.d.comb += [
-            along_x.values.eq(delayed(m, Cat(values), reduce.VALUE_DELAY - 1, "values_x")),
+            along_x.values.eq(
+                delayed(m, Cat(values), reduce.VALUE_DELAY - 1, "values_x", reset_less=True)
+            ),
             along_x.valid.eq(step.valid),
             along_x.begins.eq(step.x_begins),
             along_x.entry.eq(step.x_entry),
@@ -165,8 +168,8 @@ class Pooler(wiring.Component):
         m.d.comb += [
             along_y.values.eq(Cat(along_x.results)),
             along_y.valid.eq(delayed(m, step.valid & step.x_ends, ahead, "valid_y")),
-            along_y.begins.eq(delayed(m, step.y_begins, ahead, "begins_y")),
-            along_y.entry.eq(delayed(m, step.y_entry, ahead, "entry_y")),
+            along_y.begins.eq(delayed(m, step.y_begins, ahead, "begins_y", reset_less=True)),
+            along_y.entry.eq(delayed(m, step.y_entry, ahead, "entry_y", reset_less=True)),
         ]
         for reducer, kernel, stride in (
             (along_x, pool.kernel_w, pool.stride_w),
@@ -198,7 +201,7 @@ class Pooler(wiring.Component):
             m.d.comb += [
                 stage.value.eq(along_y.results[lane]),
                 stage.factor.eq(scaled),
-                stage.signed.eq(average & pool.signed),
+                stage.is_signed.eq(average & pool.signed),
                 stage.invert.eq(shifted),
                 buffer.data[lane].eq(stage.result),
             ]
