@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output stage: bias, requantisation, residual, ReLU and saturation of drained sums."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -279,7 +279,7 @@ class OutputStage(wiring.Component):
             m.d.sync += [column.eq(1), chunk.eq(0), loading.eq(1), loaded.eq(0)]
 
         # Words: `free` counts the places of the buffer that no accepted word needs.
-        int32 = Signal()
+        int32 = Signal(reset_less=True)
         ready = Signal()
         pause = Signal(range(INT32_WORDS))
         pause_next = Signal.like(pause)
@@ -288,7 +288,6 @@ class OutputStage(wiring.Component):
         start = Signal()
         do_result = self.o.valid & self.o.ready
         m.d.comb += [
-            int32.eq(self.layer.out == ports.OutputType.INT32),
             self.i.ready.eq(ready),
             start.eq(self.i.valid & ready & self.i.payload.live),
             free_next.eq(free - Mux(start, Mux(int32, INT32_WORDS, 1), 0) + do_result),
@@ -315,7 +314,16 @@ class OutputStage(wiring.Component):
         with m.If(do_residual):
             m.d.sync += added.eq(self.residual.payload)
 
+        # Whether the next word will have room, without an adder: this path is the longest. After a
+        # word of int32 there is a pause anyway.
+        need = Mux(int32, INT32_WORDS, 1)
+        room = Mux(
+            start,
+            Mux(do_result, free >= 1, free >= 2),
+            Mux(do_result, free >= need - 1, free >= need),
+        )
         m.d.sync += [
+            int32.eq(self.layer.out == ports.OutputType.INT32),
             pause.eq(pause_next),
             free.eq(free_next),
             waiting.eq(waiting_next),
@@ -324,8 +332,9 @@ class OutputStage(wiring.Component):
             ready.eq(
                 loaded
                 & ~self.clear
-                & (pause_next == 0)
-                & Mux(int32, free_next >= INT32_WORDS, free_next != 0)
+                & ~(start & int32)
+                & (pause <= 1)
+                & room
                 & ~(waiting_next & add.enabled & ~given_next)
             ),
         ]
@@ -389,8 +398,8 @@ class OutputStage(wiring.Component):
         for n in range(filters_a_word):
             value, exceed, sign = Signal(32, name=f"value_of_word_{n}"), Signal(), word[n][31]
             m.d.comb += [
-                value.eq(Cat(values[n::filters_a_word]).word_select(number, 32)),
-                exceed.eq(Cat(exceeds[n::filters_a_word]).bit_select(number, 1)),
+                value.eq(Array(values[n::filters_a_word])[number]),
+                exceed.eq(Array(exceeds[n::filters_a_word])[number]),
             ]
             m.d.sync += [
                 word[n].eq(value),
