@@ -40,7 +40,7 @@ ADDED_BITS = ACTIVATION_BITS + MULT_BITS
 #: Of the shift of a residual, the bits that are done before it is multiplied.
 FINE_BITS = 3
 #: Cycles for which a column holds a residual back until z comes.
-RESIDUAL_DELAY = 5
+RESIDUAL_DELAY = 4
 #: Unsigned bits that a multiplier takes.
 OPERAND_BITS = 18
 
@@ -137,18 +137,21 @@ class OutputColumn(wiring.Component):
 
         # Bias. These registers are the inputs of the multipliers.
         factor = Signal(factor_layout(), reset_less=True)
-        m.d.sync += [self.value.eq(shifted + again.bias), factor.eq(again.factor)]
-        m.d.comb += [scaler.value.eq(self.value), scaler.factor.eq(factor)]
+        value = register(signed(VALUE_BITS), "value_here")
+        m.d.sync += [value.eq(shifted + again.bias), factor.eq(again.factor)]
+        m.d.comb += [self.value.eq(value), scaler.value.eq(value), scaler.factor.eq(factor)]
 
         # The residual, whose shift is the same for a whole layer: with s = 8q + f, y = 2r · mult
         # >> s = (r · 2^(7-f)) · mult >> 8q + 6.
         byte = delayed(m, self.residual, RESIDUAL_DELAY, "residual_delayed", reset_less=True)
-        operand = register(signed(ACTIVATION_BITS + 2**FINE_BITS - 1), "operand")
+        widened = register(signed(ACTIVATION_BITS + 2**FINE_BITS - 1), "widened")
+        operand = register(widened.shape(), "operand")  # where the multiplier is
         scaled = register(signed(len(operand) + MULT_BITS), "scaled")
         added = register(signed(ADDED_BITS + 1), "added")
         extended = Cat(byte, byte[-1] & is_signed).as_signed()
         m.d.sync += [
-            operand.eq(Mux(enabled, extended << rest, 0)),
+            widened.eq(Mux(enabled, extended << rest, 0)),
+            operand.eq(widened),
             scaled.eq(operand * self.add.mult),
         ]
         with m.Switch(coarse):
