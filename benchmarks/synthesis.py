@@ -48,6 +48,7 @@ from csp_hw.issue import Issuer
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
 from csp_hw.pe.element import ProcessingElement
 from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
+from csp_hw.pool import pooler
 from csp_hw.pool.pooler import Pooler
 from csp_hw.ports import weights_layout
 from csp_hw.registers import RegisterFile
@@ -102,8 +103,12 @@ def _feeder_parts(config: CspConfig) -> dict[str, wiring.Component]:
     return {BANK_MODULE: LineBank(config)}
 
 
+def _output_parts(config: CspConfig) -> dict[str, wiring.Component]:
+    return {COLUMN_MODULE: OutputColumn(config)}
+
+
 def _engine_parts(config: CspConfig) -> dict[str, wiring.Component]:
-    return {**_array_parts(config), COLUMN_MODULE: OutputColumn(config)}
+    return {**_array_parts(config), **_output_parts(config)}
 
 
 def _core_parts(config: CspConfig) -> dict[str, wiring.Component]:
@@ -145,11 +150,11 @@ def designs() -> dict[str, Design]:
         # At depth 128 its registers and their multiplexers would fill the device.
         "array_4x4_regbin_depth16": whole_array(config=small.replace(depth=16, **regbin)),
         "array_8x8": whole_array(config=big),
-        "output": Design(create=OutputStage, config=big),
+        "output": Design(create=OutputStage, config=big, parts=_output_parts),
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
         "feeder": Design(create=Feeder, config=big, parts=_feeder_parts),
-        "pooler": Design(create=Pooler, config=big),
+        "pooler": Design(create=Pooler, config=big, parts=lambda _: pooler.parts()),
         "control": Design(create=Control, config=big),
         "registers": Design(create=RegisterFile, config=big),
         "addresses": Design(create=PassAddresses, config=big),

@@ -53,6 +53,7 @@ class ResultBuffer(wiring.Component):
             write.data.eq(self.data),
             write.en.eq(self.write),
             read.addr.eq(head),
+            self.o.payload.eq(word),
             do_read.eq((stored != 0) & (~self.o.valid | self.o.ready)),
         ]
         m.d.sync += [

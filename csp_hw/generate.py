@@ -80,7 +80,7 @@ MODULES: dict[str, Callable[[CspConfig], dict[str, wiring.Component]]] = {
     f"{Top.ENGINE}.v": lambda config: {Top.ENGINE: Engine(config, hierarchical=True)},
     f"{BODY_MODULE}.v": lambda config: {
         BANK_MODULE: LineBank(config),
-        **pooler.parts(config),
+        **pooler.parts(),
         BODY_MODULE: Body(config, hierarchical=True),
     },
     f"{Top.CORE}.v": lambda config: {Top.CORE: Core(config, hierarchical=True)},

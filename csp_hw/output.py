@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output stage: bias, requantisation, residual, ReLU and saturation of drained sums."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -12,9 +12,9 @@ from csp_hw.config import (
     ACTIVATION_BITS,
     BIAS_BITS,
     MULT_BITS,
-    SHIFT_BITS,
     CspConfig,
 )
+from csp_hw.requantise import SCALER_LATENCY, Scaler, factor, factor_layout, saturated
 from csp_hw.util import delayed, place
 
 #: Verilog module of a column, instantiated cols times.
@@ -23,7 +23,7 @@ COLUMN_MODULE = "csp_output_column"
 #: one row of LUT RAM on an ECP5 and covers the latency and the returning credit.
 CREDITS = 16
 #: Cycles from a column's operands to its result.
-COLUMN_LATENCY = 10
+COLUMN_LATENCY = 2 + SCALER_LATENCY + 2
 #: Cycles from a word's acceptance to its result's first cycle on offer.
 LATENCY = 1 + COLUMN_LATENCY + 2
 INT32_LATENCY = 6
@@ -33,34 +33,21 @@ INT32_WORDS = 4
 SUM_BITS = 32
 #: v = acc · 2^t + bias.
 VALUE_BITS = max(SUM_BITS, BIAS_BITS) + 1
-#: v is multiplied in two parts: its low bits, unsigned, and the rest. Both fit one side of an
-#: 18 × 18 signed multiplier.
-LOW_BITS = 17
-#: v · mult.
-PRODUCT_BITS = VALUE_BITS + MULT_BITS
-#: Levels of the second part of a shifter, which shifts by 0 … 7.
-FINE_BITS = 3
 #: z is clipped to this width before a residual is added.
 RESIDUAL_BITS = 16
-#: Between the two parts of the shifter, values are clipped to this width: the second part leaves
-#: at least one bit more than twice z has, so whatever is clipped there is clipped again later.
-CLIP_BITS = RESIDUAL_BITS + 1 + 2**FINE_BITS - 1
 #: r · rmult, r being int8 or uint8.
 ADDED_BITS = ACTIVATION_BITS + MULT_BITS
+#: Of the shift of a residual, the bits that are done before it is multiplied.
+FINE_BITS = 3
 #: Cycles for which a column holds a residual back until z comes.
-RESIDUAL_DELAY = 3
+RESIDUAL_DELAY = 4
+#: Unsigned bits that a multiplier takes.
+OPERAND_BITS = 18
 
 
-def _limit(sign, width: int):
-    """Give the smallest (``sign`` = 1) or largest value of ``width`` bits."""
-    most = (1 << (width - 1)) - 1
-    return Mux(sign, Const(-most - 1, signed(width)), Const(most, signed(width)))
-
-
-def _clip(value, width: int):
-    """Saturate a signed value to ``width`` bits, fewer than it has."""
-    sign, top = value[-1], value[width - 1 :]
-    return Mux(top.all() | ~top.any(), value[:width].as_signed(), _limit(sign, width))
+def column_layout() -> data.StructLayout:
+    """Give the parameters of a filter as they are kept for a column."""
+    return data.StructLayout({"bias": signed(BIAS_BITS), "factor": factor_layout()})
 
 
 class ColumnSignature(wiring.Signature):
@@ -70,7 +57,7 @@ class ColumnSignature(wiring.Signature):
         super().__init__(
             {
                 "acc": In(signed(config.acc_bits)),
-                "filter": In(ports.filter_layout()),
+                "filter": In(column_layout()),
                 "residual": In(8),
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "add": In(ports.residual_layout()),
@@ -87,11 +74,12 @@ class OutputColumn(wiring.Component):
 
     ``v = acc · 2^acc_shift + bias``, ``z = rhu(v · mult, shift)``; if ``add.enabled``,
     ``z ← sat16(z) + rhu(residual · add.mult, add.shift)``; then ReLU if ``relu``; then z is
-    saturated to int8 or, if ``unsigned``, to uint8. rhu(x, s) = (x + 2^(s-1)) >> s, and x for
-    s = 0. It is computed as y = 2x >> s, (y >> 1) + (y & 1): bit 0 of y is the rounding carry.
+    saturated to int8 or, if ``unsigned``, to uint8. For rhu see
+    :class:`csp_hw.requantise.Scaler`.
 
     Latency: ``value`` 2 cycles and ``result`` COLUMN_LATENCY cycles after ``acc``, ``filter`` and
-    ``residual``; a new operand every cycle. The other inputs change only while it is empty.
+    ``residual``; a new operand every cycle. The other inputs change only while it is empty, two
+    cycles before the first operand at the latest.
 
     Parameters
     ----------
@@ -104,103 +92,82 @@ class OutputColumn(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.scaler = scaler = Scaler(VALUE_BITS, RESIDUAL_BITS)
+        sum_bits = len(self.acc)
+        most = min(SUM_BITS - sum_bits, (1 << ACC_SHIFT_BITS) - 1)
 
         def register(shape, name):
             return Signal(shape, name=name, reset_less=True)
 
-        # Run shift; the parameters a second time, since block RAM is slow to answer.
-        shifted = register(signed(SUM_BITS), "shifted")
-        again = Signal(ports.filter_layout(), reset_less=True)
-        m.d.sync += [shifted.eq(self.acc << self.acc_shift), again.eq(self.filter)]
+        # What a layer says is kept in each column, since it reaches much there.
+        power = register(unsigned(most + 1), "power")
+        acc_shift = register(unsigned(ACC_SHIFT_BITS), "acc_shift_here")
+        relu, is_unsigned = register(1, "relu_here"), register(1, "unsigned_here")
+        enabled, is_signed = register(1, "enabled_here"), register(1, "signed_here")
+        rest = register(unsigned(FINE_BITS), "rest")
+        coarse = register(unsigned(len(self.add.shift) - 1 - FINE_BITS), "coarse")
+        m.d.sync += [
+            power.eq(1 << self.acc_shift),
+            acc_shift.eq(self.acc_shift),
+            relu.eq(self.relu),
+            is_unsigned.eq(self.unsigned),
+            # From 32 on, nothing is left after the shift.
+            enabled.eq(self.add.enabled & ~self.add.shift[-1]),
+            is_signed.eq(self.add.signed),
+            rest.eq(~self.add.shift[:FINE_BITS]),
+            coarse.eq(self.add.shift[FINE_BITS:]),
+        ]
+
+        # Run shift: a multiplication, and few bits of multiplexers for what it has no room for.
+        # The parameters a second time, since block RAM is slow to answer.
+        again = Signal(column_layout(), reset_less=True)
+        m.d.sync += again.eq(self.filter)
+        if sum_bits > OPERAND_BITS:
+            low = register(unsigned(OPERAND_BITS + most), "shifted_low")
+            high = register(signed(sum_bits - OPERAND_BITS + most), "shifted_high")
+            m.d.sync += [
+                low.eq(self.acc[:OPERAND_BITS] * power),
+                high.eq(self.acc[OPERAND_BITS:].as_signed() << acc_shift),
+            ]
+            # What both have in common is zero in one of them.
+            shifted = Cat(low[:OPERAND_BITS], high | low[OPERAND_BITS:]).as_signed()
+        else:
+            shifted = register(signed(sum_bits + most), "shifted")
+            m.d.sync += shifted.eq(self.acc * power)
 
         # Bias. These registers are the inputs of the multipliers.
-        mult = register(unsigned(MULT_BITS), "mult")
-        shift_v = register(unsigned(SHIFT_BITS), "shift_v")
-        m.d.sync += [
-            self.value.eq(shifted + again.bias),
-            mult.eq(again.mult),
-            shift_v.eq(again.shift),
-        ]
+        factor = Signal(factor_layout(), reset_less=True)
+        value = register(signed(VALUE_BITS), "value_here")
+        m.d.sync += [value.eq(shifted + again.bias), factor.eq(again.factor)]
+        m.d.comb += [self.value.eq(value), scaler.value.eq(value), scaler.factor.eq(factor)]
 
-        # v · mult = high · 2^17 + low
-        low = register(unsigned(LOW_BITS + MULT_BITS), "low")
-        high = register(signed(VALUE_BITS - LOW_BITS + MULT_BITS), "high")
-        shift_p = register(unsigned(SHIFT_BITS), "shift_p")
+        # The residual, whose shift is the same for a whole layer: with s = 8q + f, y = 2r · mult
+        # >> s = (r · 2^(7-f)) · mult >> 8q + 6.
+        byte = delayed(m, self.residual, RESIDUAL_DELAY, "residual_delayed", reset_less=True)
+        widened = register(signed(ACTIVATION_BITS + 2**FINE_BITS - 1), "widened")
+        operand = register(widened.shape(), "operand")  # where the multiplier is
+        scaled = register(signed(len(operand) + MULT_BITS), "scaled")
+        added = register(signed(ADDED_BITS + 1), "added")
+        extended = Cat(byte, byte[-1] & is_signed).as_signed()
         m.d.sync += [
-            low.eq(self.value[:LOW_BITS] * mult),
-            high.eq(self.value[LOW_BITS:].as_signed() * mult),
-            shift_p.eq(shift_v),
-        ]
-
-        product = register(signed(PRODUCT_BITS), "product")
-        shift_s = register(unsigned(SHIFT_BITS), "shift_s")
-        m.d.sync += [
-            product.eq(Cat(low[:LOW_BITS], (high + low[LOW_BITS:])[: len(high)])),
-            shift_s.eq(shift_p),
-        ]
-
-        # Shift by multiples of eight, clip, shift by the rest. Clipping before the last shift keeps
-        # that narrow, and changes no result that would not saturate anyway. Of the first shift
-        # only the low bits are kept, and whether the others are copies of the sign.
-        doubled = product << 1
-        coarse = register(signed(CLIP_BITS), "coarse")
-        fits = register(1, "fits")
-        sign_c = register(1, "sign_c")
-        shift_c = register(unsigned(FINE_BITS), "shift_c")
-        clipped = register(signed(CLIP_BITS), "clipped")
-        shift_f = register(unsigned(FINE_BITS), "shift_f")
-        fine = register(signed(CLIP_BITS), "fine")
-        amount = Cat(Const(0, FINE_BITS), shift_s[FINE_BITS:])
-        m.d.sync += [
-            coarse.eq(doubled >> amount),
-            sign_c.eq(product[-1]),
-            shift_c.eq(shift_s),
-            clipped.eq(Mux(fits, coarse, _limit(sign_c, CLIP_BITS))),
-            shift_f.eq(shift_c),
-            fine.eq(clipped >> shift_f),
-        ]
-        with m.Switch(shift_s[FINE_BITS:]):
-            for n in range(2 ** (SHIFT_BITS - FINE_BITS)):
-                top = doubled[CLIP_BITS - 1 + (n << FINE_BITS) :]
-                with m.Case(n):
-                    m.d.sync += fits.eq(top.all() | ~top.any())
-
-        # The residual, whose shift is the same for a whole layer.
-        byte = delayed(m, self.residual, RESIDUAL_DELAY, "residual_delayed")
-        operand = register(signed(ACTIVATION_BITS), "operand")
-        scaled = register(signed(ADDED_BITS), "scaled")
-        scaled_coarse = register(signed(ADDED_BITS + 1), "scaled_coarse")
-        scaled_fine = register(signed(ADDED_BITS + 1), "scaled_fine")
-        added = register(signed(ADDED_BITS), "added")
-        amount = Cat(Const(0, FINE_BITS), self.add.shift[FINE_BITS:])
-        with m.If(self.add.enabled):
-            m.d.sync += operand.eq(Cat(byte, byte[-1] & self.add.signed).as_signed())
-        with m.Else():
-            m.d.sync += operand.eq(0)
-        m.d.sync += [
+            widened.eq(Mux(enabled, extended << rest, 0)),
+            operand.eq(widened),
             scaled.eq(operand * self.add.mult),
-            scaled_coarse.eq((scaled << 1) >> amount),
-            scaled_fine.eq(scaled_coarse >> self.add.shift[:FINE_BITS]),
-            added.eq((scaled_fine >> 1) + scaled_fine[0]),
         ]
+        with m.Switch(coarse):
+            for n in range(2 ** len(coarse)):
+                with m.Case(n):
+                    m.d.sync += added.eq(scaled[8 * n + 6 :].as_signed())
 
-        # Rounding carry, sum, ReLU and saturation. Without a residual the clip in between changes
-        # nothing.
-        rounded = register(signed(CLIP_BITS), "rounded")
+        # Sum, of which one addend is y: (2z + 1 + y) >> 1 rounds it. ReLU and saturation. Without
+        # a residual the clip in between changes nothing.
         total = register(signed(ADDED_BITS + 1), "total")
+        result = register(8, "result_here")
         m.d.sync += [
-            rounded.eq((fine >> 1) + fine[0]),
-            total.eq(_clip(rounded, RESIDUAL_BITS) + added),
+            total.eq((Cat(1, scaler.z).as_signed() + added) >> 1),
+            result.eq(saturated(total, is_unsigned=is_unsigned, relu=relu)),
         ]
-        sign, top = total[-1], total[7:-1]
-        with m.If(sign & (self.relu | self.unsigned)):
-            m.d.sync += self.result.eq(0)
-        with m.Elif(sign):
-            m.d.sync += self.result.eq(Mux(top.all(), total[:8], 0x80))
-        with m.Elif(self.unsigned):
-            m.d.sync += self.result.eq(Mux(top[1:].any(), 0xFF, total[:8]))
-        with m.Else():
-            m.d.sync += self.result.eq(Mux(top.any(), 0x7F, total[:8]))
+        m.d.comb += self.result.eq(result)
         return m
 
 
@@ -278,7 +245,7 @@ class OutputStage(wiring.Component):
         # No address is ever read and written in one cycle: parameters are written before
         # `loaded` and read after it.
         filters = memory.Memory(
-            shape=data.ArrayLayout(ports.filter_layout(), config.cols),
+            shape=data.ArrayLayout(column_layout(), config.cols),
             depth=config.depth,
             init=[],
             attrs={"no_rw_check": 1},
@@ -301,7 +268,11 @@ class OutputStage(wiring.Component):
             load.en.eq(Mux(do_load, column, 0)),
             self.loaded.eq(loaded),
         ]
-        m.d.comb += [load.data[c].eq(self.params.payload) for c in range(config.cols)]
+        given = self.params.payload
+        kept = Signal(column_layout())
+        m.d.comb += kept.bias.eq(given.bias)
+        m.d.comb += [kept.factor[n].eq(f) for n, f in factor(given.mult, given.shift).items()]
+        m.d.comb += [load.data[c].eq(kept) for c in range(config.cols)]
         with m.If(do_load):
             m.d.sync += column.eq(column.rotate_left(1))
             m.d.sync += chunk.eq(chunk + column[-1])
@@ -311,7 +282,7 @@ class OutputStage(wiring.Component):
             m.d.sync += [column.eq(1), chunk.eq(0), loading.eq(1), loaded.eq(0)]
 
         # Words: `free` counts the places of the buffer that no accepted word needs.
-        int32 = Signal()
+        int32 = Signal(reset_less=True)
         ready = Signal()
         pause = Signal(range(INT32_WORDS))
         pause_next = Signal.like(pause)
@@ -320,7 +291,6 @@ class OutputStage(wiring.Component):
         start = Signal()
         do_result = self.o.valid & self.o.ready
         m.d.comb += [
-            int32.eq(self.layer.out == ports.OutputType.INT32),
             self.i.ready.eq(ready),
             start.eq(self.i.valid & ready & self.i.payload.live),
             free_next.eq(free - Mux(start, Mux(int32, INT32_WORDS, 1), 0) + do_result),
@@ -347,7 +317,16 @@ class OutputStage(wiring.Component):
         with m.If(do_residual):
             m.d.sync += added.eq(self.residual.payload)
 
+        # Whether the next word will have room, without an adder: this path is the longest. After a
+        # word of int32 there is a pause anyway.
+        need = Mux(int32, INT32_WORDS, 1)
+        room = Mux(
+            start,
+            Mux(do_result, free >= 1, free >= 2),
+            Mux(do_result, free >= need - 1, free >= need),
+        )
         m.d.sync += [
+            int32.eq(self.layer.out == ports.OutputType.INT32),
             pause.eq(pause_next),
             free.eq(free_next),
             waiting.eq(waiting_next),
@@ -356,8 +335,9 @@ class OutputStage(wiring.Component):
             ready.eq(
                 loaded
                 & ~self.clear
-                & (pause_next == 0)
-                & Mux(int32, free_next >= INT32_WORDS, free_next != 0)
+                & ~(start & int32)
+                & (pause <= 1)
+                & room
                 & ~(waiting_next & add.enabled & ~given_next)
             ),
         ]
@@ -373,7 +353,7 @@ class OutputStage(wiring.Component):
         m.d.comb += read.addr.eq(self.i.payload.chunk)
         with m.If(start):
             m.d.sync += [acc.eq(self.i.payload.acc), parameters.eq(read.data)]
-        values, bytes_out = [], []
+        values, exceeds, bytes_out = [], [], []
         for c in range(config.cols):
             wires = {
                 "acc": acc[c],
@@ -390,7 +370,9 @@ class OutputStage(wiring.Component):
             m.submodules[f"column_{c}"] = place(
                 m, ColumnSignature(config), wires, COLUMN_MODULE, column
             )
-            values.append(_clip(wires["value"], 32))
+            # Of a value that exceeds int32 only the sign counts.
+            values.append(Cat(wires["value"][:31], wires["value"][32]))
+            exceeds.append(wires["value"][31] ^ wires["value"][32])
             bytes_out.append(wires["result"])
 
         # Bit n of `passed`: a word was launched n + 1 cycles ago. Its value is there after 2
@@ -402,16 +384,46 @@ class OutputStage(wiring.Component):
             passed[:taken].eq(Cat(launch, passed)),
             passed[taken:].eq(Mux(int32, 0, passed[taken - 1 :])),
         ]
-        word = Signal(8 * config.cols, reset_less=True)
+        filters_a_word = config.cols // INT32_WORDS
+        number = Signal(range(INT32_WORDS), reset_less=True)
+        word = Signal(data.ArrayLayout(32, filters_a_word), reset_less=True)
+        # What leaves: a value of int32, one of its limits or, if neither, results.
+        from_word = Signal(filters_a_word, reset_less=True)
+        at_limit = Signal(filters_a_word, reset_less=True)
         word_valid = Signal()
-        values = Cat(values)
-        for w in range(INT32_WORDS):
-            with m.If(passed[1 + w]):
-                m.d.sync += word.eq(values.word_select(w, 8 * config.cols))
-        m.d.sync += word_valid.eq(passed[1:taken].any() & int32)
-        m.d.comb += [
-            buffer.write.eq(Mux(int32, word_valid, passed[-1])),
-            buffer.data.eq(Mux(int32, word, Cat(bytes_out))),
+        m.d.sync += [
+            number.eq(number + 1),
+            word_valid.eq(passed[1:taken].any() & int32),
         ]
+        with m.If(passed[0]):
+            m.d.sync += number.eq(0)
+        result = Cat(bytes_out)
+        for n in range(filters_a_word):
+            value, exceed, sign = Signal(32, name=f"value_of_word_{n}"), Signal(), word[n][31]
+            m.d.comb += [
+                value.eq(Array(values[n::filters_a_word])[number]),
+                exceed.eq(Array(exceeds[n::filters_a_word])[number]),
+            ]
+            m.d.sync += [
+                word[n].eq(value),
+                at_limit[n].eq(exceed & int32),
+                from_word[n].eq(Mux(exceed, ~value[31], 1) & int32),
+            ]
+            byte = result.word_select(n, 32)
+            m.d.comb += (
+                buffer.data.as_value()
+                .word_select(n, 32)
+                .eq(
+                    Cat(
+                        Mux(
+                            at_limit[n],
+                            from_word[n].replicate(31),
+                            Mux(from_word[n], word[n][:31], byte[:31]),
+                        ),
+                        Mux(int32, sign, byte[31]),
+                    )
+                )
+            )
+        m.d.comb += buffer.write.eq(Mux(int32, word_valid, passed[-1]))
         wiring.connect(m, buffer.o, wiring.flipped(self.o))
         return m

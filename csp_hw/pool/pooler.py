@@ -8,13 +8,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.buffer import ResultBuffer
-from csp_hw.config import ACTIVATION_BITS, CspConfig
-from csp_hw.output import COLUMN_LATENCY, ColumnSignature, OutputColumn
+from csp_hw.config import ACTIVATION_BITS, MULT_BITS, CspConfig
 from csp_hw.pool import reduce
+from csp_hw.pool.column import COLUMN_LATENCY, PoolColumn, PoolColumnSignature
 from csp_hw.pool.lane import ReducerLane
 from csp_hw.pool.reduce import Reducer
 from csp_hw.pool.walk import Walker
-from csp_hw.ports import POOL_COVER, PoolKind, filter_layout, pool_layout, results_layout
+from csp_hw.ports import POOL_COVER, PoolKind, pool_layout, results_layout
+from csp_hw.requantise import factor, factor_layout
 from csp_hw.util import delayed, part
 
 #: Verilog modules of a column and of its lanes, instantiated cols times.
@@ -27,6 +28,7 @@ LINE_BITS, SUM_BITS = 15, 21
 KEPT_LINE_BITS = 11
 #: Bits of the lanes along x, where values are activations, and along y.
 LANE_X = {"value_bits": ACTIVATION_BITS, "sum_bits": LINE_BITS, "kept_bits": ACTIVATION_BITS}
+LANE_X["inverts"] = True
 LANE_Y = {"value_bits": LINE_BITS, "sum_bits": SUM_BITS, "kept_bits": KEPT_LINE_BITS}
 #: Words that may be inside at once, two rows of LUT RAM on an ECP5: enough for the latency.
 CREDITS = 32
@@ -40,18 +42,13 @@ RESULT = REDUCED + COLUMN_LATENCY
 LATENCY = 1 + RESULT + 2
 
 
-def parts(config: CspConfig) -> dict[str, wiring.Component]:
+def parts() -> dict[str, wiring.Component]:
     """Give the Verilog modules that a hierarchical pooler instantiates, by name."""
     return {
         LANE_X_MODULE: ReducerLane(**LANE_X),
         LANE_Y_MODULE: ReducerLane(**LANE_Y),
-        COLUMN_MODULE: _column(config),
+        COLUMN_MODULE: PoolColumn(SUM_BITS),
     }
-
-
-def _column(config: CspConfig) -> OutputColumn:
-    """Give what requantises a column: that of the output stage, for the sums of a window."""
-    return OutputColumn(config.replace(acc_bits=SUM_BITS))
 
 
 class Pooler(wiring.Component):
@@ -120,7 +117,7 @@ class Pooler(wiring.Component):
         m.submodules.buffer = buffer = ResultBuffer(results_layout(config), CREDITS)
 
         # Maxima are those of unsigned bytes: int8 is shifted by 128 for them, so that 0 is the
-        # smallest value, the padding's, as it adds nothing to a sum.
+        # smallest value, the padding's, as it adds nothing to a sum. Reducers take them inverted.
         none, average, shifted = Signal(), Signal(), Signal()
         m.d.sync += [
             none.eq(pool.kind == PoolKind.NONE),
@@ -152,13 +149,15 @@ class Pooler(wiring.Component):
         for lane in range(lanes):
             byte = step.bytes[lane]
             with m.If(~step.inside):
-                m.d.sync += values[lane].eq(0)
+                m.d.sync += values[lane].eq(Mux(average, 0, -1))
             with m.Elif(average):
                 m.d.sync += values[lane].eq(Mux(pool.signed, byte.as_signed(), byte))
             with m.Else():
-                m.d.sync += values[lane].eq(byte ^ (shifted << 7))
+                m.d.sync += values[lane].eq(~Cat(byte ^ (shifted << 7), 0))
         m.d.comb += [
-            along_x.values.eq(delayed(m, Cat(values), reduce.VALUE_DELAY - 1, "values_x")),
+            along_x.values.eq(
+                delayed(m, Cat(values), reduce.VALUE_DELAY - 1, "values_x", reset_less=True)
+            ),
             along_x.valid.eq(step.valid),
             along_x.begins.eq(step.x_begins),
             along_x.entry.eq(step.x_entry),
@@ -169,8 +168,8 @@ class Pooler(wiring.Component):
         m.d.comb += [
             along_y.values.eq(Cat(along_x.results)),
             along_y.valid.eq(delayed(m, step.valid & step.x_ends, ahead, "valid_y")),
-            along_y.begins.eq(delayed(m, step.y_begins, ahead, "begins_y")),
-            along_y.entry.eq(delayed(m, step.y_entry, ahead, "entry_y")),
+            along_y.begins.eq(delayed(m, step.y_begins, ahead, "begins_y", reset_less=True)),
+            along_y.entry.eq(delayed(m, step.y_entry, ahead, "entry_y", reset_less=True)),
         ]
         for reducer, kernel, stride in (
             (along_x, pool.kernel_w, pool.stride_w),
@@ -183,24 +182,28 @@ class Pooler(wiring.Component):
             ]
 
         # Requantise; a maximum is multiplied by 1.
-        cover = delayed(m, Cat(step.x_cover, step.y_cover), REDUCED - 1, "cover")
-        filter_ = Signal(filter_layout(), reset_less=True)
-        m.d.sync += filter_.shift.eq(Mux(average, pool.shift, 0))
+        cover = delayed(m, Cat(step.x_cover, step.y_cover), REDUCED - 1, "cover", reset_less=True)
+        mult = Signal(MULT_BITS, reset_less=True)
+        shift = Signal.like(pool.shift, reset_less=True)
+        m.d.sync += shift.eq(Mux(average, pool.shift, 0))
         with m.Switch(cover):
             for y, x in itertools.product(range(POOL_COVER), repeat=2):
                 with m.Case(y << len(step.x_cover) | x):
-                    m.d.sync += filter_.mult.eq(pool.mults[y * POOL_COVER + x])
+                    m.d.sync += mult.eq(pool.mults[y * POOL_COVER + x])
         with m.If(~average):
-            m.d.sync += filter_.mult.eq(1)
-        signature = ColumnSignature(config.replace(acc_bits=SUM_BITS))
+            m.d.sync += mult.eq(1)
+        scaled = Signal(factor_layout(), reset_less=True)
+        m.d.sync += [scaled[name].eq(value) for name, value in factor(mult, shift).items()]
+        signature = PoolColumnSignature(SUM_BITS)
         for lane in range(lanes):
-            inside = None if self.hierarchical else _column(config)
+            inside = None if self.hierarchical else PoolColumn(SUM_BITS)
             stage = part(m, f"column_{lane}", signature, COLUMN_MODULE, inside)
             m.d.comb += [
-                stage.acc.eq(along_y.results[lane]),
-                stage.filter.eq(filter_),
-                stage.unsigned.eq(~(average & pool.signed)),
-                buffer.data[lane].eq(stage.result ^ (shifted << 7)),
+                stage.value.eq(along_y.results[lane]),
+                stage.factor.eq(scaled),
+                stage.is_signed.eq(average & pool.signed),
+                stage.invert.eq(shifted),
+                buffer.data[lane].eq(stage.result),
             ]
         m.d.comb += buffer.write.eq(delayed(m, leaves, RESULT, "leaves"))
         return m

@@ -3,19 +3,19 @@
 
 import itertools
 
-from amaranth import Cat, Module, Signal, signed, unsigned
+from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.pool.lane import LaneSignature, ReducerLane
+from csp_hw.pool.lane import RECENT_WORDS, LaneSignature, ReducerLane
 from csp_hw.util import delayed, part
 
 #: Values follow what is said of them by so many cycles, in which what is kept is read.
 VALUE_DELAY = 3
 #: Results follow by so many.
 LATENCY = 5
-#: Steps after which something kept can be read again; before, it is on its way.
-DISTANCES = range(1, 5)
+#: Cycles from a step to the write of its state in block RAM.
+WRITE = 4
 #: Entries from which they are kept in block RAM.
 BLOCK_RAM_WORDS = 32
 
@@ -26,7 +26,9 @@ class Reducer(wiring.Component):
     Windows that do not overlap are reduced as they come: a partial result is kept, which begins
     anew with each window. Overlapping windows have two or three values: the last two are kept.
 
-    A step takes a cycle; the same entry may come again in the next one.
+    A step takes a cycle; the same entry may come again in the next one if it is one of the first
+    RECENT_WORDS, otherwise no earlier than after as many steps: entries come one after the other,
+    over and over, so those of a short round are low.
 
     Parameters
     ----------
@@ -35,11 +37,13 @@ class Reducer(wiring.Component):
     entries : int
         A power of two.
     value_bits : int
-        Of a signed value; of a maximum only the low 8 bits count, unsigned.
+        Of a signed value; for maxima they are -1 - x for an unsigned byte x.
     sum_bits : int
         Of a signed result.
     kept_bits : int
         Of a signed value in overlapping windows.
+    inverts : bool
+        Give maxima as -1 - x, too.
     module : str, optional
         Instantiate the lanes as this Verilog module, a :class:`csp_hw.pool.lane.ReducerLane`.
 
@@ -63,11 +67,13 @@ class Reducer(wiring.Component):
         value_bits: int,
         sum_bits: int,
         kept_bits: int,
+        inverts: bool = False,
         module: str | None = None,
     ):
         self.lanes = lanes
         self.entries = entries
         self.widths = {"value_bits": value_bits, "sum_bits": sum_bits, "kept_bits": kept_bits}
+        self.widths["inverts"] = inverts
         self.module = module
         super().__init__(
             {
@@ -84,73 +90,60 @@ class Reducer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        word = data.ArrayLayout(unsigned(LaneSignature(**self.widths).state_bits), self.lanes)
-        # An entry that is read while it is written is taken from the registers behind the adder.
-        attrs = {"no_rw_check": 1}
-        if self.entries >= BLOCK_RAM_WORDS:
-            attrs["ram_style"] = "block"
-        m.submodules.store = store = memory.Memory(
-            shape=word, depth=self.entries, init=[], attrs=attrs
-        )
-        write, read = store.write_port(), store.read_port(domain="comb")
+        signature = LaneSignature(**self.widths)
+        word = data.ArrayLayout(unsigned(signature.state_bits), self.lanes)
+        found, states = Signal(word, reset_less=True), Signal(word)
 
-        def register(name):
-            return Signal(word, name=name, reset_less=True)
-
-        # 0: read. Which of the last steps had the same entry?
+        # 0: read, and compare with the step before.
         valids, entries = [self.valid], [self.entry]
-        for distance in DISTANCES:
-            valids.append(delayed(m, valids[-1], 1, f"valid_{distance}"))
-            entries.append(delayed(m, entries[-1], 1, f"entry_{distance}"))
-        same = Signal(len(DISTANCES))
-        fresh = Signal()
-        found = register("found")
-        m.d.comb += read.addr.eq(self.entry)
+        for age in range(1, WRITE + 1):
+            valids.append(delayed(m, valids[-1], 1, f"valid_{age}"))
+            entries.append(delayed(m, entries[-1], 1, f"entry_{age}", reset_less=True))
+        low = [Signal(name=f"low_{age}", reset_less=True) for age in range(WRITE)]
+        same, same_again = (Signal(name=n, reset_less=True) for n in ("same", "same_again"))
+        fresh = Signal(reset_less=True)
+        m.d.comb += low[0].eq(self.entry < RECENT_WORDS)
         m.d.sync += [
-            found.eq(read.data),
-            same.eq(Cat(valids[d] & (entries[d] == self.entry) for d in DISTANCES)),
+            *(newer.eq(older) for older, newer in itertools.pairwise(low)),
+            same.eq(valids[1] & (entries[1] == self.entry)),
             fresh.eq(self.begins & ~self.overlaps),
+            same_again.eq(same),
         ]
 
-        # 1: block RAM is slow to answer.
-        again = register("again")
-        same_again = Signal.like(same)
-        fresh_again = Signal()
-        m.d.sync += [again.eq(found), same_again.eq(same), fresh_again.eq(fresh)]
+        # 4: write what the lanes gave in 3.
+        if self.entries > RECENT_WORDS:
+            # An entry that is read while it is written is one of those that the lanes keep.
+            attrs = {"no_rw_check": 1}
+            if self.entries >= BLOCK_RAM_WORDS:
+                attrs["ram_style"] = "block"
+            m.submodules.store = store = memory.Memory(
+                shape=word, depth=self.entries, init=[], attrs=attrs
+            )
+            write, read = store.write_port(), store.read_port(domain="comb")
+            m.d.comb += [
+                read.addr.eq(self.entry),
+                write.en.eq(valids[WRITE]),
+                write.addr.eq(entries[WRITE]),
+                write.data.eq(states),
+            ]
+            m.d.sync += found.eq(read.data)
 
-        # 2: what is on its way since 2, 3 or 4 steps; 0, which adds nothing, if a window begins.
-        states = [Signal(word, name="state_0"), *(register(f"state_{n}") for n in (1, 2))]
-        kept = register("kept")
-        forward = Signal()
-        m.d.sync += [
-            kept.eq(again),
-            forward.eq(same_again[0] & ~fresh_again),
-            *(newer.eq(older) for older, newer in itertools.pairwise(states)),
-        ]
-        for distance, state in zip((4, 3, 2), reversed(states), strict=True):
-            with m.If(same_again[distance - 1]):
-                m.d.sync += kept.eq(state)
-        with m.If(fresh_again):
-            m.d.sync += kept.eq(0)
-
-        # 3: the lanes, with the only loop. 4: write; add the newest of overlapping values.
-        m.d.comb += [
-            write.en.eq(valids[4]),
-            write.addr.eq(entries[4]),
-            write.data.eq(states[0]),
-        ]
         for number in range(self.lanes):
             inside = None if self.module else ReducerLane(**self.widths)
-            signature = LaneSignature(**self.widths)
             lane = part(m, f"lane_{number}", signature, self.module, inside)
             m.d.comb += [
                 lane.maximum.eq(self.maximum),
                 lane.overlaps.eq(self.overlaps),
                 lane.three.eq(self.three),
-                lane.forward.eq(forward),
-                lane.kept.eq(kept[number]),
+                lane.found.eq(found[number]),
+                lane.low.eq(low[1]),
+                lane.read.eq(entries[2]),
+                lane.same.eq(same_again),
+                lane.fresh.eq(fresh),
+                lane.write.eq(entries[VALUE_DELAY]),
+                lane.enable.eq(valids[VALUE_DELAY] & low[VALUE_DELAY]),
                 lane.value.eq(self.values[number]),
-                states[0][number].eq(lane.state),
+                states[number].eq(lane.state),
                 self.results[number].eq(lane.result),
             ]
         return m

@@ -117,17 +117,19 @@ class Walker(wiring.Component):
         with m.If(load):
             m.d.sync += [word.eq(0), entry.eq(0), images.eq(pool.images), working.eq(1)]
 
+        done, valid = Signal.like(self.step, reset_less=True), Signal()
+        m.d.comb += [self.step.eq(done), self.step.valid.eq(valid)]
         m.d.sync += [
-            self.step.valid.eq(step),
-            self.step.inside.eq(inside),
-            self.step.bytes.eq(self.i.payload),
-            self.step.x_entry.eq(word),
-            self.step.y_entry.eq(entry),
+            valid.eq(step),
+            done.inside.eq(inside),
+            done.bytes.eq(self.i.payload),
+            done.x_entry.eq(word),
+            done.y_entry.eq(entry),
         ]
         for name, axis in (("x", x), ("y", y)):
             m.d.sync += [
-                self.step[f"{name}_begins"].eq(none | axis.begins),
-                self.step[f"{name}_ends"].eq(none | axis.ends),
-                self.step[f"{name}_cover"].eq(axis.cover),
+                done[f"{name}_begins"].eq(none | axis.begins),
+                done[f"{name}_ends"].eq(none | axis.ends),
+                done[f"{name}_cover"].eq(axis.cover),
             ]
         return m

@@ -579,6 +579,6 @@ def test_layouts_of_the_ports():
     assert sums_layout(CONFIG).size == 4 * 24 + 3 + 1
 
 
-def test_three_multipliers_a_column():
+def test_four_multipliers_a_column():
     text = rtlil.convert(OutputStage(CONFIG))
-    assert text.count("$mul") == 3 * CONFIG.cols
+    assert text.count("$mul") == 4 * CONFIG.cols
