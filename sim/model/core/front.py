@@ -10,8 +10,9 @@ from csp_hw.feeder import lines
 from csp_hw.feeder.layouts import lane_slots
 from csp_hw.feeder.queue import CREDITS
 from csp_hw.store import ReplayStore
+from sim.model.core.bursts import EARLY
 from sim.model.core.memory import Times, chain
-from sim.model.core.reader import Client, ReadPort
+from sim.model.core.reader import Bounded, ReadPort
 from sim.model.core.results import DrainTimes
 from sim.model.core.taps import (
     BLOCK_ROOM,
@@ -29,7 +30,6 @@ from sim.program.passes import Pass
 SCANNED = 4
 #: From a word's request to its being on offer, beyond the line buffer's latency.
 WORD = 3
-EARLY = -(1 << 60)
 
 
 @dataclasses.dataclass
@@ -101,7 +101,7 @@ class Front:
         counts: Times,
         weights: Times,
         port: ReadPort,
-        client: Client,
+        client: Bounded,
         drain: DrainTimes,
     ) -> None:
         schedule = step.schedule
@@ -120,9 +120,6 @@ class Front:
         last = schedule.tiles[-1]
         self._lanes = lane_times(step, last.base + last.interleave * config.rows)
         self._latency = lines.latency(config)
-        # Bounds of the map's beats: those below a number may be stored from a cycle on.
-        self._bounds: list[tuple[int, int]] = []
-        client.bind(self._store)
         # Entries and walker.
         self._entry_left, self._measured_left = EARLY, EARLY
         self._walk_taken, self._span_taken = EARLY, EARLY
@@ -162,30 +159,11 @@ class Front:
 
     # --- The map ------------------------------------------------------------------------------
 
-    def _store(self, first: int, offers: Times) -> Times:
-        """Give when beats of the map are stored, as far as it is known."""
-        client = self._client
-        times = []
-        for below, since in self._bounds:
-            if first >= below:
-                continue
-            part = offers[: below - first]
-            if not len(part):
-                break
-            earliest = np.maximum(part, since)
-            after = times[-1][-1] if times else (client.taken[first - 1] if first else EARLY)
-            times.append(chain(earliest, int(after)))
-            offers = offers[len(part) :]
-            first += len(part)
-        self._bounds = [bound for bound in self._bounds if bound[0] > first] or self._bounds[-1:]
-        return np.concatenate(times) if times else offers[:0]
-
     def _stored(self, beats: int) -> int:
         """Give the cycle in which so many beats have been stored."""
         client = self._client
-        client.settle()
         self._port.run(lambda: client.known >= beats)
-        return int(client.taken[beats - 1])
+        return client.taken(beats - 1)
 
     # --- A tile -------------------------------------------------------------------------------
 
@@ -236,7 +214,7 @@ class Front:
         limit = tile.base + self._places.near
         need = tile.base + interleave * rows + self._places.far
         since = max(adopted + 2, self._open + 2)
-        self._bounds.append((self._places.below(limit), since))
+        self._client.allow(self._places.below(limit), since)
         needed = self._places.needed(need)
         complete = self._stored(needed) + 1 if needed else self._open + 1
         taken = max(self._finish, span_taken + 2, complete + 1, stepped + 3)
@@ -420,7 +398,7 @@ class Front:
         """Store what is left of the map; find when all is at rest."""
         total = self._places.total
         since = self._finish + 3
-        self._bounds.append((total, since))
+        self._client.allow(total, since)
         stored = self._stored(total)
         words = max(self._credits)
         self.feeder_idle = 1 + max(

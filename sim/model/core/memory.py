@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference memory's formulas, see ``sim/cosim/core/memory.v``."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,22 @@ def chain(earliest: Times, after: int | None = None) -> Times:
     lead = earliest - steps
     if after is not None:
         lead[0] = max(int(lead[0]), after + 1)
-    return np.maximum.accumulate(lead) + steps
+    return np.maximum.accumulate(lead, out=lead) + steps
+
+
+class Flow(NamedTuple):
+    """Beats that follow each other: beat 0 in cycle ``first``, beat n in :meth:`at`."""
+
+    first: int
+    credit: int
+    bucket: "Bucket"
+
+    def at(self, beat: int) -> int:
+        """Give the cycle of a beat."""
+        if not beat:
+            return self.first
+        bucket = self.bucket
+        return max(self.first + beat, (self.credit + (beat - 1) * bucket.beat) // bucket.rate)
 
 
 class Bucket:
@@ -25,22 +42,13 @@ class Bucket:
     """
 
     def __init__(self, beat: int, rate: int | None) -> None:
-        self._beat = beat
-        self._rate = beat if rate is None else rate
+        self.beat = beat
+        self.rate = beat if rate is None else rate
         self._x = -(1 << 60)
 
-    def one(self, earliest: int) -> int:
-        """Move a beat; give its cycle."""
-        then = max(earliest, self._x // self._rate)
-        self._x = max(self._rate * then, self._x) + self._beat
-        return then
-
-    def many(self, earliest: int, beats: int) -> Times:
+    def flow(self, earliest: int, beats: int) -> Flow:
         """Move beats, the later ones as soon as may be; at most one a cycle."""
-        first = self.one(earliest)
-        more = np.arange(1, beats, dtype=np.int64)
-        x = self._x + (more - 1) * self._beat
-        times = np.concatenate(([first], np.maximum(first + more, x // self._rate)))
-        if beats > 1:
-            self._x += (beats - 1) * self._beat
-        return times
+        first = max(earliest, self._x // self.rate)
+        credit = max(self.rate * first, self._x) + self.beat
+        self._x = credit + (beats - 1) * self.beat
+        return Flow(first, credit, self)

@@ -11,10 +11,10 @@ from csp_hw.core import FETCH_DEPTH, MAP_DEPTH, TABLE_DEPTHS
 from csp_hw.datapath import ENTRY_BYTES, PARAM_BYTES
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import runs_of
-from sim.model.core.front import EARLY, Converter, Front, Spent
+from sim.model.core.bursts import EARLY, runs_of
+from sim.model.core.front import Converter, Front, Spent
 from sim.model.core.memory import Times, chain
-from sim.model.core.reader import Client, ReadPort
+from sim.model.core.reader import Bounded, Client, Listed, ReadPort, Waiting
 from sim.model.core.results import DrainTimes, PoolerTimes, Residual
 from sim.model.core.writer import WritePort
 from sim.program.passes import Pass
@@ -49,9 +49,9 @@ class _Words:
         self._taken, self._loaded = EARLY, EARLY
         self.words: list[int] = []
 
-    def __call__(self, first: int, offers: Times) -> Times:
+    def __call__(self, offers: list[int]) -> list[int]:
         taken = []
-        for number, offer in enumerate(offers.tolist()):
+        for offer in offers:
             time = max(offer, self._taken + 1, self._loaded + 1)
             left = self.words[-1] if self.words else EARLY
             self._loaded = max(time, left)
@@ -63,18 +63,22 @@ class _Words:
                     word = max(word, int(self._bounds[len(self.words)]))
                 self.words.append(word)
             taken.append(time)
-        return np.array(taken, dtype=np.int64)
+        return taken
 
 
-def _plain(client: Client, bounds: Times | None):
-    """Give how beats leave that are taken as they come."""
+class _Plain:
+    """Beats that are taken as they come, none before its bound."""
 
-    def take(first: int, offers: Times) -> Times:
-        if bounds is not None:
-            offers = np.maximum(offers, bounds[first : first + len(offers)])
-        return chain(offers, int(client.taken[first - 1]) if first else None)
+    def __init__(self, bounds: Times) -> None:
+        self._bounds = bounds.tolist()
+        self._times: list[int] = []
 
-    return take
+    def __call__(self, offers: list[int]) -> list[int]:
+        times = self._times
+        first = len(times)
+        for number, offer in enumerate(offers, first):
+            times.append(max(offer, self._bounds[number], times[-1] + 1 if number else EARLY))
+        return times[first:]
 
 
 def pass_cycles(step: Pass, timing: Timing | Mapping[str, Timing]) -> PassCycles:
@@ -85,21 +89,20 @@ def pass_cycles(step: Pass, timing: Timing | Mapping[str, Timing]) -> PassCycles
     beats = DESCRIPTOR_BYTES // cols
     # The descriptor.
     fetch = Client([(0, beats)], 1, FETCH_DEPTH, cols)
-    fetch.bind(_plain(fetch, None))
     ReadPort([fetch], ports[TABLES], cols).run(lambda: fetch.known == beats)
-    start = int(fetch.taken[-1]) + CHECK_CYCLES
+    start = fetch.taken(beats - 1) + CHECK_CYCLES
     write = WritePort(runs_of(step.output), start + 2, ports[RESULTS], cols)
     pool = PoolerTimes(fields, start + 2, write)
-    source = Client(runs_of(step.input), start + 2, MAP_DEPTH, cols)
-    port = ReadPort([source], ports[MAPS], cols)
     if step.kind is Kind.CONVOLVE:
         front, pool, write = _converge(step, start, ports)
         spent, engine = front.spent, front.idle - (start + 2)
         rest = max(front.idle, front.feeder_idle, pool.end())
     else:
+        source = Waiting(runs_of(step.input), start + 2, MAP_DEPTH, cols)
+        port = ReadPort([source], ports[MAPS], cols)
         for number in range(source.total):
-            port.run(lambda: source.count > number)
-            source.give(pool.take(source.arrived(number)))
+            port.run(lambda number=number: source.count > number)
+            source.take(1, pool.take(source.arrived(number)))
         spent, engine = Spent(), 0
         rest = pool.end()
     last = max(write.end() + 1, rest) + 1
@@ -151,7 +154,16 @@ def _tables(step: Pass, start: int, timing: Timing, entry_bounds, count_bounds, 
     cols = config.cols
     parts = {name: -(-len(data) // cols) for name, data in step.data.items()}
     times = {"counts": "counts_resident", "weights": "weights_resident"}
-    clients, words = {}, {}
+    words = {
+        "params": _Words(max(1, cols // PARAM_BYTES)),
+        "counts": _Words(cols // config.lookahead, count_bounds),
+    }
+    leave = dict(words)
+    if entry_bounds is not None:
+        leave["entries"] = _Plain(entry_bounds)
+    if weight_bounds is not None:
+        leave["weights"] = _Plain(weight_bounds)
+    clients = {}
     for name, depth in TABLE_DEPTHS.items():
         key = "tiles" if name == "entries" else name
         repeat = 1
@@ -159,24 +171,20 @@ def _tables(step: Pass, start: int, timing: Timing, entry_bounds, count_bounds, 
             repeat = fields["tiles"]
         offset = fields[f"{key}_offset"] // cols
         runs = [(offset, parts[key])] * repeat if parts[key] else []
-        client = Client(runs, start + 1, depth, cols)
-        clients[name] = client
-    words["params"] = _Words(max(1, cols // PARAM_BYTES))
-    words["counts"] = _Words(cols // config.lookahead, count_bounds)
-    clients["params"].bind(words["params"])
-    clients["counts"].bind(words["counts"])
-    clients["entries"].bind(_plain(clients["entries"], entry_bounds))
-    clients["weights"].bind(_plain(clients["weights"], weight_bounds))
+        if name in leave:
+            clients[name] = Listed(runs, start + 1, depth, cols, leave[name])
+        else:
+            clients[name] = Client(runs, start + 1, depth, cols)
     idle = Client([], 0, FETCH_DEPTH, cols)
-    every = [idle, *clients.values()]
-    ReadPort(every, timing, cols).run(lambda: all(one.known == one.total for one in every))
+    ReadPort([idle, *clients.values()], timing, cols).run(lambda: False)
+    assert all(one.known == one.total for one in clients.values())
     gathers = PARAM_BYTES // cols
-    loaded = int(clients["params"].taken[-1]) + 1 if gathers > 1 else words["params"].words[-1]
+    loaded = clients["params"].taken(clients["params"].total - 1) + 1 if gathers > 1 else words["params"].words[-1]
     return (
         loaded,
         clients["entries"].offers(),
         np.array(words["counts"].words, dtype=np.int64),
-        clients["weights"].taken,
+        clients["weights"].all_taken(),
     )
 
 
@@ -186,11 +194,11 @@ def _datapath(step: Pass, start: int, ports: Mapping[str, Timing], arrivals):
     loaded, entries, counts, weights = arrivals
     write = WritePort(runs_of(step.output), start + 2, ports[RESULTS], cols)
     pool = PoolerTimes(fields, start + 2, write)
-    source = Client(runs_of(step.input), start + 2, MAP_DEPTH, cols)
+    source = Bounded(runs_of(step.input), start + 2, MAP_DEPTH, cols)
     port = ReadPort([source], ports[MAPS], cols)
     residual = None
     if step.residual is not None:
-        client = Client(runs_of(step.residual), start + 2, MAP_DEPTH, cols)
+        client = Waiting(runs_of(step.residual), start + 2, MAP_DEPTH, cols)
         residual = Residual(ReadPort([client], ports[RESULTS], cols), client)
     drain = DrainTimes(config, fields, loaded=loaded, begin=start + 2, pool=pool, residual=residual)
     front = Front(

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A port that reads: its clients' bursts in turn, the memory, the beats on offer."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from csp_hw.axi.reader import OUTSTANDING, longest_burst
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import NEVER, Planner, Run
-from sim.model.core.memory import Bucket, Times
+from sim.model.core.bursts import EARLY, NEVER, Planner, Run
+from sim.model.core.memory import Bucket, Flow, Times
 
 #: From a beat's arrival on the port to its being on offer.
 OFFER = 3
@@ -17,18 +18,146 @@ FREED = 2
 #: From a burst's last beat to the next address, if too many were outstanding.
 SETTLED = 2
 
+
 class Client:
-    """What reads one kind of beats.
+    """What reads one kind of beats, and takes them as they come.
 
     Parameters
     ----------
     runs, begin
-        See :class:`Planner`.
+        See :class:`sim.model.core.bursts.Planner`.
     depth : int
         Of its queue.
     beat : int
         Bytes.
     """
+
+    def __init__(self, runs: Sequence[Run], begin: int, depth: int, beat: int) -> None:
+        self.total = sum(beats for _, beats in runs)
+        self.count = 0  # beats that have arrived
+        self.known = 0  # beats of which it is known when they leave
+        self._depth = depth
+        self._flows: list[Flow] = []  # bursts
+        self._starts: list[int] = []  # their first beats
+        # When beats leave: from a number on at the earliest a cycle, and one after the other.
+        self._parts: list[tuple[int, int]] = []
+        self._part_starts: list[int] = []
+        self._last = EARLY
+        burst = longest_burst(beat, depth)
+        self.planner = Planner(runs, begin, burst=burst, data_bytes=beat)
+        self.beats = 0  # of the burst on offer
+        self.free = EARLY  # from when on there is a place for a burst on offer
+        self.offer = NEVER  # from when on there is one
+
+    # --- Beats --------------------------------------------------------------------------------
+
+    def arrived(self, number: int) -> int:
+        """Give from when on a beat is on offer, if those before it have left."""
+        index = bisect_right(self._starts, number) - 1
+        return self._flows[index].at(number - self._starts[index]) + OFFER
+
+    def offers(self) -> Times:
+        """Give the same of all beats."""
+        starts = np.array(self._starts, dtype=np.int64)
+        beats = np.diff(np.append(starts, self.count))
+        firsts = np.array([flow.first for flow in self._flows], dtype=np.int64)
+        credits = np.array([flow.credit for flow in self._flows], dtype=np.int64)
+        places = np.arange(self.count) - np.repeat(starts, beats)
+        firsts, credits = np.repeat(firsts, beats), np.repeat(credits, beats)
+        if not self.count:
+            return places
+        bucket = self._flows[0].bucket
+        later = (credits + (places - 1) * bucket.beat) // bucket.rate
+        return np.maximum(firsts + places, np.where(places > 0, later, 0)) + OFFER
+
+    def taken(self, number: int) -> int:
+        """Give when a beat leaves, which must be known."""
+        index = bisect_right(self._part_starts, number) - 1
+        start, first = self._parts[index]
+        return max(self.arrived(number), first + number - start)
+
+    def all_taken(self) -> Times:
+        """Give when all beats leave."""
+        starts = np.array(self._part_starts, dtype=np.int64)
+        firsts = np.array([first for _, first in self._parts], dtype=np.int64)
+        beats = np.diff(np.append(starts, self.known))
+        places = np.arange(self.known) + np.repeat(firsts - starts, beats)
+        return np.maximum(self.offers(), places)
+
+    def take(self, beats: int, earliest: int) -> None:
+        """Let so many beats leave that have arrived, in one burst, none before some cycle."""
+        number = self.known
+        first = max(self.arrived(number), earliest, self._last + 1)
+        self._parts.append((number, first))
+        self._part_starts.append(number)
+        self.known += beats
+        last = self.known - 1
+        self._last = max(self.arrived(last), first + last - number)
+
+    def settle(self) -> None:
+        """Let beats leave as far as it is known when."""
+        while self.known < self.count:
+            self.take(self._together(), EARLY)
+
+    def _together(self) -> int:
+        """Give how many of the next beats came in one burst."""
+        index = bisect_right(self._starts, self.known)
+        end = self._starts[index] if index < len(self._starts) else self.count
+        return end - self.known
+
+    # --- Bursts -------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Find out when the next burst is on offer, if that is known."""
+        planner = self.planner
+        if self.offer == NEVER and planner.beats:
+            needs = planner.total - self._depth
+            if needs <= self.known:
+                ready = self.taken(needs - 1) + FREED if needs > 0 else EARLY
+                self.beats = planner.beats
+                self.offer = planner.cut(ready, self.free) + 1
+
+    def arrive(self, flow: Flow, beats: int) -> None:
+        """Take note of a burst's beats."""
+        self._flows.append(flow)
+        self._starts.append(self.count)
+        self.count += beats
+        self.settle()
+
+
+class Waiting(Client):
+    """A client whose beats leave when :meth:`take` says so."""
+
+    def settle(self) -> None:
+        """Nothing leaves by itself."""
+
+
+class Bounded(Client):
+    """A client whose beats below a number leave from a cycle on; those above have to wait."""
+
+    def __init__(self, runs: Sequence[Run], begin: int, depth: int, beat: int) -> None:
+        super().__init__(runs, begin, depth, beat)
+        self._bounds: list[tuple[int, int]] = []
+
+    def allow(self, below: int, since: int) -> None:
+        """Let the beats below a number leave from a cycle on; numbers only grow."""
+        self._bounds.append((below, since))
+        self.settle()
+
+    def settle(self) -> None:
+        """Let beats leave as far as they may."""
+        bounds = self._bounds
+        while self.known < self.count:
+            while bounds and bounds[0][0] <= self.known:
+                bounds.pop(0)
+            if not bounds:
+                return
+            below, since = bounds[0]
+            self.take(min(self._together(), below - self.known), since)
+
+
+class Listed(Client):
+    """A client whose beats leave as a function says, given the cycles in which they are there."""
 
     def __init__(
         self,
@@ -36,61 +165,30 @@ class Client:
         begin: int,
         depth: int,
         beat: int,
+        leave: Callable[[list[int]], list[int]],
     ) -> None:
-        self.total = sum(beats for _, beats in runs)
-        self.taken = np.empty(self.total, dtype=np.int64)
-        self.known = 0
-        self._arrived = np.empty(self.total, dtype=np.int64)
-        self.count = 0  # arrived
-        self._depth = depth
-        self._take: Callable[[int, Times], Times] | None = None
-        burst = longest_burst(beat, depth)
-        self.planner = Planner(runs, begin, burst=burst, data_bytes=beat, ready=self._room)
-
-    def _room(self, beats: int) -> int:
-        """Give from when on so many beats in all may be asked for."""
-        needs = beats - self._depth
-        if needs <= 0:
-            return 0
-        return int(self.taken[needs - 1]) + FREED if needs <= self.known else NEVER
-
-    def bind(self, take: Callable[[int, Times], Times]) -> None:
-        """Say how beats leave the queue.
-
-        ``take`` gives the cycles in which they do, given the first one's number and the earliest
-        cycle of each; what it cannot know yet it leaves out, and is asked again.
-        """
-        self._take = take
-
-    def offers(self) -> Times:
-        """Give from when on each beat is on offer, if those before it have left."""
-        return self._arrived
-
-    def arrived(self, number: int) -> int:
-        """Give from when on a beat is on offer, if those before it have left."""
-        return int(self._arrived[number])
-
-    def give(self, time: int) -> None:
-        """Let the next beat leave."""
-        self.taken[self.known] = time
-        self.known += 1
-
-    def arrive(self, times: Times) -> None:
-        """Take note of a burst's beats."""
-        self._arrived[self.count : self.count + len(times)] = times + OFFER
-        self.count += len(times)
-        self.settle()
+        super().__init__(runs, begin, depth, beat)
+        self._leave = leave
+        self._times: list[int] = []
 
     def settle(self) -> None:
-        """Let beats leave as far as it is known when."""
-        if self.known < self.count and self._take is not None:
-            left = self._take(self.known, self._arrived[self.known : self.count])
-            self.taken[self.known : self.known + len(left)] = left
-            self.known += len(left)
+        """Let all leave that have come."""
+        start, flow = self._starts[-1], self._flows[-1]
+        offers = [flow.at(number) + OFFER for number in range(self.count - start)]
+        self._times += self._leave(offers)
+        self.known = self.count
+
+    def taken(self, number: int) -> int:
+        """Give when a beat leaves."""
+        return self._times[number]
+
+    def all_taken(self) -> Times:
+        """Give when all beats leave."""
+        return np.array(self._times, dtype=np.int64)
 
 
 class ReadPort:
-    """The port, cycle by cycle where something happens.
+    """The port, burst by burst.
 
     Parameters
     ----------
@@ -98,100 +196,55 @@ class ReadPort:
     timing : Timing
     beat : int
         Bytes.
-    turn : int
-        The client chosen last.
     """
 
-    def __init__(self, clients: Sequence[Client], timing: Timing, beat: int, turn: int = 0) -> None:
+    def __init__(self, clients: Sequence[Client], timing: Timing, beat: int) -> None:
         self._clients = clients
         self._latency = timing.read_latency
         self._slots = timing.outstanding
         self._bucket = Bucket(beat, timing.read_rate)
-        self._turn = turn
-        self._now = 0
-        self._fetch: int | None = None
-        self._burst: tuple[int, int] | None = None  # client, beats
-        self._address: tuple[int, int] | None = None  # on offer
-        self._asked_at = 0
+        self._turn = 0  # the client chosen last
+        self._fetched = EARLY
+        self._asked = EARLY
+        self._moved = EARLY  # the address before
         self._last: list[int] = []  # cycle of each burst's last beat
-        self._asked = 0
 
     def run(self, until: Callable[[], bool]) -> None:
         """Go on until something is so, or nothing can be known any further."""
         while not until():
-            if not self._step():
-                wake = self._wakes()
-                if wake >= NEVER:
-                    return
-                self._now = wake
-            else:
-                self._now += 1
+            if not self._burst():
+                return
 
-    def _may_ask(self) -> int:
-        """Give from when on one more burst may be asked for."""
-        index = self._asked - OUTSTANDING
-        if index < 0:
-            return 0
-        return self._last[index] + SETTLED if index < len(self._last) else NEVER
-
-    def _slot(self) -> int:
-        """Give from when on the memory takes one more address."""
-        index = len(self._last) - self._slots
-        return self._last[index] + 1 if index >= 0 else 0
-
-    def _step(self) -> bool:
-        now, changed = self._now, False
-        # The address.
-        moves = self._address is not None and now >= self._slot()
-        asks = (
-            self._burst is not None
-            and (self._address is None or moves)
-            and now >= self._may_ask()
-        )
-        if moves and self._address is not None:
-            client, beats = self._address
-            times = self._bucket.many(
-                max(now + self._latency, self._last[-1] + 1 if self._last else 0), beats
-            )
-            self._last.append(int(times[-1]))
-            self._clients[client].arrive(times)
-            self._address = None
-            changed = True
-        # The choice.
-        fetched = self._fetch
-        chosen = None
-        if fetched is None and (self._burst is None or asks):
-            count = len(self._clients)
-            for step in range(1, count + 1):
-                number = (self._turn + step) % count
-                if self._clients[number].planner.offer is not None:
-                    chosen = self._turn = number
-                    break
-        if asks:
-            self._address = self._burst
-            self._asked += 1
-            self._burst = None
-            changed = True
-        if fetched is not None:
-            beats = self._clients[fetched].planner.offer
-            assert beats is not None
-            self._burst = (fetched, beats)
-            changed = True
-        self._fetch = chosen
-        changed |= chosen is not None
-        for number, client in enumerate(self._clients):
-            if not client.planner.done:
-                changed |= client.planner.step(now, fetched == number)
-        return changed
-
-    def _wakes(self) -> int:
-        now = self._now
-        wake = min(
-            (client.planner.wakes(now) for client in self._clients if not client.planner.done),
-            default=NEVER,
-        )
-        if self._address is not None:
-            wake = min(wake, max(now + 1, self._slot()))
-        if self._burst is not None:
-            wake = min(wake, max(now + 1, self._may_ask()))
-        return wake
+    def _burst(self) -> bool:
+        """Ask for the next burst, if it is known which one that is."""
+        clients = self._clients
+        first = NEVER
+        for client in clients:
+            if client.offer == NEVER:
+                client.plan()
+            first = min(first, client.offer)
+        if first == NEVER:
+            return False
+        chosen = max(first, self._fetched + 1, self._asked)
+        count = len(clients)
+        for step in range(1, count + 1):
+            number = (self._turn + step) % count
+            if clients[number].offer <= chosen:
+                break
+        self._turn = number
+        client = clients[number]
+        last = self._last
+        self._fetched = client.free = chosen + 1
+        client.offer = NEVER
+        asked = max(self._fetched + 1, self._moved)
+        if len(last) >= OUTSTANDING:
+            asked = max(asked, last[-OUTSTANDING] + SETTLED)
+        self._asked = asked
+        moved = asked + 1
+        if len(last) >= self._slots:
+            moved = max(moved, last[-self._slots] + 1)
+        self._moved = moved
+        flow = self._bucket.flow(max(moved + self._latency, last[-1] + 1 if last else 0), client.beats)
+        last.append(flow.at(client.beats - 1))
+        client.arrive(flow, client.beats)
+        return True

@@ -12,7 +12,7 @@ from csp_hw.array import Array
 from csp_hw.config import CspConfig
 from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
-from sim.model.core.reader import Client, ReadPort
+from sim.model.core.reader import ReadPort, Waiting
 from sim.model.core.writer import WritePort
 
 #: From a step of the pooler to its counting among those that need room.
@@ -30,7 +30,7 @@ class Residual(NamedTuple):
     """Where the map comes from that is added."""
 
     port: ReadPort
-    client: Client
+    client: Waiting
 
 
 class PoolerTimes:
@@ -184,10 +184,8 @@ class DrainTimes:
             port, client = self._residual
             number = self._live
             port.run(lambda: client.count > number)
-            given = max(client.arrived(number), self._launched, self._begin)
-            if number:
-                given = max(given, int(client.taken[number - 1]) + 1)
-            client.give(given)
+            client.take(1, max(self._launched, self._begin))
+            given = client.taken(number)
             self._accepts = max(self._accepts, given + 1)
             launch = max(launch, given + 1)
         self._launched = launch
