@@ -9,11 +9,20 @@ import numpy.typing as npt
 Times = npt.NDArray[np.int64]
 
 
-def chain(earliest: Times, after: int | None = None) -> Times:
-    """Give t[i] = max(earliest[i], t[i-1] + 1), with t[-1] = ``after`` if given."""
+def numbers(count: int) -> Times:
+    """Give 0 … count − 1."""
+    return np.arange(count, dtype=np.int64)
+
+
+def chain(earliest: Times, after: int | None = None, steps: Times | None = None) -> Times:
+    """Give t[i] = max(earliest[i], t[i-1] + 1), with t[-1] = ``after`` if given.
+
+    With ``steps``, t[i] is at least t[j] + steps[i] − steps[j] for all j < i.
+    """
     if not len(earliest):
         return earliest
-    steps = np.arange(len(earliest), dtype=np.int64)
+    if steps is None:
+        steps = numbers(len(earliest))
     lead = earliest - steps
     if after is not None:
         lead[0] = max(int(lead[0]), after + 1)
@@ -44,11 +53,11 @@ class Bucket:
     def __init__(self, beat: int, rate: int | None) -> None:
         self.beat = beat
         self.rate = beat if rate is None else rate
-        self._x = -(1 << 60)
+        self.x = -(1 << 60)
 
     def flow(self, earliest: int, beats: int) -> Flow:
         """Move beats, the later ones as soon as may be; at most one a cycle."""
-        first = max(earliest, self._x // self.rate)
-        credit = max(self.rate * first, self._x) + self.beat
-        self._x = credit + (beats - 1) * self.beat
+        first = max(earliest, self.x // self.rate)
+        credit = max(self.rate * first, self.x) + self.beat
+        self.x = credit + (beats - 1) * self.beat
         return Flow(first, credit, self)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a finished tile to beats on the port: drain, output stage, pooler."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +11,19 @@ from csp_hw.array import Array
 from csp_hw.config import CspConfig
 from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
+from sim.model.core.bursts import EARLY
+from sim.model.core.memory import Times, chain, numbers
 from sim.model.core.reader import ReadPort, Waiting
 from sim.model.core.writer import WritePort
+
+Bools = npt.NDArray[np.bool_]
 
 #: From a step of the pooler to its counting among those that need room.
 SEEN = 3
 #: From a result's leaving the pooler to the first step that finds its place.
 RETURNED = 2
+#: Windows that may have ended without their results' having left.
+ROOM = pooler.CREDITS - pooler.MARGIN
 #: From a word's launch to its being on offer behind the columns.
 LAUNCHED = output.LATENCY - 1
 LAUNCHED_INT32 = output.INT32_LATENCY - 1
@@ -47,9 +52,13 @@ class PoolerTimes:
 
     def __init__(self, fields: dict[str, int], begin: int, port: WritePort) -> None:
         self._port = port
-        self._none = fields.get("pool", 0) == PoolKind.NONE
-        self._order = iter(()) if self._none else _steps(fields)
-        self._last = -1 if self._none else begin - 1
+        none = fields.get("pool", 0) == PoolKind.NONE
+        self._last = EARLY if none else begin - 1
+        # Of each step: whether it takes a word of the map, and whether a window ends.
+        self._inside, self._ending = (None, None) if none else _steps(fields)
+        self._places = None if self._inside is None else np.flatnonzero(self._inside)
+        self._at = 0  # step
+        self._word = 0
         self._ends: list[int] = []  # steps that end a window
         self._seen = 0  # of them, how many were long enough before the last step
         self._leaves: list[int] = []
@@ -61,11 +70,12 @@ class PoolerTimes:
         while True:
             while self._seen < len(ended) and ended[self._seen] <= time - SEEN:
                 self._seen += 1
-            index = self._seen - 1 - (pooler.CREDITS - pooler.MARGIN)
+            index = self._seen - 1 - ROOM
             if index < 0 or self._leaves[index] + RETURNED <= time:
                 break
             time = self._leaves[index] + RETURNED
         self._last = time
+        self._at += 1
         if ends:
             ended.append(time)
             leaves = max(time + pooler.LATENCY, self._port.room())
@@ -77,23 +87,68 @@ class PoolerTimes:
 
     def take(self, offered: int) -> int:
         """Take a word of the map; give when."""
-        if self._none:
+        inside, ending = self._inside, self._ending
+        if inside is None or ending is None:
             return self._step(offered, ends=True)
-        for inside, ends in self._order:
-            if inside:
-                return self._step(offered, ends=ends)
-            self._step(0, ends=ends)
-        raise AssertionError("more words than the map has")
+        while not inside[self._at]:
+            self._step(0, ends=bool(ending[self._at]))
+        self._word += 1
+        return self._step(offered, ends=bool(ending[self._at]))
+
+    def free(self, offered: Times) -> Times:
+        """Give when words would be taken if nothing behind held them back; also padding."""
+        if self._places is None:
+            return chain(offered, self._last)
+        steps = self._places[self._word : self._word + len(offered)] - self._at
+        earliest = np.full(int(steps[-1]) + 1, EARLY, dtype=np.int64)
+        earliest[steps] = offered
+        return chain(earliest, self._last)
+
+    def words(self, steps: Times) -> Times:
+        """Give those of some steps, from the next one on, that take a word."""
+        if self._inside is None:
+            return steps
+        return steps[self._inside[self._at : self._at + len(steps)]]
+
+    def try_many(self, steps: Times) -> bool:
+        """Take these steps, if nothing behind holds them back."""
+        ends = steps
+        before = numbers(len(steps))  # windows that ended before each step
+        if self._ending is not None:
+            ending = self._ending[self._at : self._at + len(steps)]
+            ends = steps[ending]
+            before = np.cumsum(ending) - ending
+        leaves = ends + pooler.LATENCY
+        if self._leaves and len(leaves):
+            leaves = chain(leaves, self._leaves[-1])
+        # The window that ended last must find room, and so must those before it.
+        known = len(self._leaves)
+        index = known + before - 1 - ROOM
+        late = index >= 0
+        if np.any(late):
+            low = max(0, int(index[late][0]))
+            recent = np.concatenate((np.array(self._leaves[low:], dtype=np.int64), leaves))
+            if np.any(recent[index[late] - low] + RETURNED > steps[late]):
+                return False
+        if not self._port.try_many(leaves):
+            return False
+        self._leaves.extend(leaves.tolist())
+        self._ends.extend(ends.tolist())
+        if self._inside is not None:
+            self._word += int(np.count_nonzero(self._inside[self._at : self._at + len(steps)]))
+        self._at += len(steps)
+        self._last = int(steps[-1])
+        return True
 
     def end(self) -> int:
         """Walk over what is left of the padding; give the first cycle in which all is done."""
-        for inside, ends in self._order:
-            assert not inside
-            self._step(0, ends=ends)
+        if self._ending is not None:
+            for ends in self._ending[self._at :].tolist():
+                self._step(0, ends=ends)
         return max(self._last + 2, self._leaves[-1] + 1 if self._leaves else 0)
 
 
-def _steps(fields: dict[str, int]) -> Iterator[tuple[bool, bool]]:
+def _steps(fields: dict[str, int]) -> tuple[Bools, Bools]:
     """Give for each step whether it takes a word of the map, and whether a window ends."""
     axes = []
     for side, before, after, letter in (
@@ -107,11 +162,10 @@ def _steps(fields: dict[str, int]) -> Iterator[tuple[bool, bool]]:
         ends = (since >= 0) & (since % fields[f"pool_stride_{letter}"] == 0)
         axes.append((inside, ends))
     (in_y, end_y), (in_x, end_x) = axes
-    words = fields["pool_words"]
-    inside = np.repeat((in_y[:, None] & in_x).ravel(), words).tolist()
-    ends = np.repeat((end_y[:, None] & end_x).ravel(), words).tolist()
-    for _ in range(fields["images"]):
-        yield from zip(inside, ends, strict=True)
+    words, images = fields["pool_words"], fields["images"]
+    inside = np.repeat((in_y[:, None] & in_x).ravel(), words)
+    ends = np.repeat((end_y[:, None] & end_x).ravel(), words)
+    return np.tile(inside, images), np.tile(ends, images)
 
 
 class DrainTimes:
@@ -157,6 +211,9 @@ class DrainTimes:
 
     def tile(self, finished: int, live: npt.NDArray[np.bool_]) -> int:
         """Drain a tile whose last product is issued in cycle ``finished``; give its last cycle."""
+        last = self._try(finished, live)
+        if last is not None:
+            return last
         ask = max(finished + Array.DRAIN_DISTANCE, self._free) - 1
         taken = self._taken
         each = output.INT32_WORDS if self._int32 else 1
@@ -177,6 +234,66 @@ class DrainTimes:
                 self._launch(accept)
         self._free = ask + 1
         return ask
+
+    def _try(self, finished: int, live: npt.NDArray[np.bool_]) -> int | None:
+        """Drain a tile at once, if nothing holds it back."""
+        if self._residual is not None:
+            return None
+        taken, room = self._taken, self._room
+        lanes = np.repeat(live.reshape(-1), self._chunks)
+        count, known = len(lanes), len(taken)
+        first = max(finished + Array.DRAIN_DISTANCE, self._free)
+        ask = first + numbers(count)
+        # Words accepted, the first ones too early to matter.
+        each = output.INT32_WORDS if self._int32 else 1
+        steps = None
+        if each > 1:
+            steps = numbers(count)
+            steps[1:] += (each - 1) * np.cumsum(lanes[:-1])
+        earliest = ask + (self._latency + 3)
+        earliest[0] = max(int(earliest[0]), self._accepts)
+        accepted = chain(earliest, None, steps)
+        low = max(0, known - room)
+        recent = np.concatenate((np.array(taken[low:], dtype=np.int64), accepted))
+        begin = min(count, max(0, room - known))
+        waits = recent[: count - begin]
+        if np.any(waits + 1 > ask[begin:]):
+            return None
+        launched = accepted[lanes]
+        if not len(launched):
+            return self._commit(ask, accepted, lanes, None)
+        offered = launched + output.LATENCY
+        if each > 1:
+            words = output.INT32_LATENCY + numbers(each)
+            offered = (launched[:, None] + words).ravel()
+        steps = self._pool.free(offered)
+        results = self._pool.words(steps)
+        # Results that left, before the words that need their places.
+        before = self._live + np.cumsum(lanes) - lanes
+        index = each * before + each - output.CREDITS - 1
+        late = index >= 0
+        if np.any(late):
+            start = max(0, int(index[late][0]))
+            recent = np.concatenate((np.array(self._results[start:], dtype=np.int64), results))
+            index = index[late] - start
+            if np.any(recent[index] + 1 > accepted[late]):
+                return None
+        if not self._pool.try_many(steps):
+            return None
+        return self._commit(ask, accepted, lanes, results)
+
+    def _commit(self, ask: Times, accepted: Times, lanes: Bools, results: Times | None) -> int:
+        self._taken.extend(accepted.tolist())
+        last = int(accepted[-1])
+        self._moved = last - 1
+        self._free = int(ask[-1]) + 1
+        self.idle = max(self.idle, last + 1)
+        self._accepts = last + (output.INT32_WORDS if self._int32 and lanes[-1] else 1)
+        if results is not None:
+            self._results.extend(results.tolist())
+            self._live += len(results) // (output.INT32_WORDS if self._int32 else 1)
+            self.idle = max(self.idle, int(results[-1]) + 1)
+        return self._free - 1
 
     def _launch(self, accepted: int) -> None:
         launch = accepted + 1

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The port that writes results: its queue, its bursts, the memory's answers."""
 
+import copy
 from bisect import bisect_right
 from collections.abc import Sequence
+
+import numpy as np
 
 from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES
 from csp_hw.axi.writer import OUTSTANDING
 from csp_hw.core import MAP_DEPTH
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import EARLY, Planner, Run
-from sim.model.core.memory import Bucket, Flow
+from sim.model.core.memory import Bucket, Flow, Times
 
 #: From a beat's entry to its counting for a burst.
 COUNTED = 1
@@ -73,6 +76,48 @@ class WritePort:
     def enter(self, time: int) -> None:
         """Take the next beat."""
         self._entered.append(time)
+
+    def try_many(self, times: Times) -> bool:
+        """Take beats in these cycles, if there is a place for all of them then."""
+        count = len(self._entered)
+        mark = (copy.copy(self._planner), self._bucket.x, self._sent, self._moved)
+        mark += (self._announced, self._address, len(self._starts))
+        self._entered.extend(times.tolist())
+        low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
+        if high <= low:
+            return True
+        if np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]):
+            return True
+        self._planner, self._bucket.x, self._sent, self._moved = mark[:4]
+        self._announced, self._address, bursts = mark[4:]
+        del self._entered[count:]
+        for kept in (self._starts, self._flows, self._first, self._answers):
+            del kept[bursts:]
+        return False
+
+    def _rooms(self, low: int, high: int) -> Times:
+        """Give :meth:`_room` of beats low … high − 1."""
+        entered = np.array(self._entered[max(low - 1, 0) : high], dtype=np.int64)
+        rooms = entered[-(high - low) :] + 1
+        begin = max(low - 1, 0)
+        if high - 1 > begin:
+            self._left(high - 2)
+            index = bisect_right(self._starts, begin) - 1
+            starts = np.array(self._starts[index:], dtype=np.int64)
+            flows = self._flows[index:]
+            sizes = np.diff(np.append(starts, self._sent))
+            firsts = np.repeat(np.array(self._first[index:], dtype=np.int64), sizes)
+            moved = np.repeat(np.array([flow.first for flow in flows], dtype=np.int64), sizes)
+            credit = np.repeat(np.array([flow.credit for flow in flows], dtype=np.int64), sizes)
+            place = np.arange(starts[0], self._sent) - np.repeat(starts, sizes)
+            bucket = self._bucket
+            later = (credit + (place - 2) * bucket.beat) // bucket.rate
+            before = np.maximum(moved + place - 1, np.where(place > 1, later, 0))
+            left = np.where(place > 0, np.maximum(before, firsts + place), firsts)
+            left = left[begin - int(starts[0]) : high - 1 - int(starts[0])]
+            late = np.maximum(entered[: len(left)] + 2, left)
+            rooms[len(rooms) - len(late) :] = np.maximum(rooms[len(rooms) - len(late) :], late)
+        return rooms + 1
 
     def end(self) -> int:
         """Give the cycle of the last answer, all beats being in."""
