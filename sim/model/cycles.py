@@ -71,7 +71,7 @@ class Cycles:
         return self.issued + self.stalled_counts + self.stalled_bank + self.stalled_drain
 
 
-class _Queue:
+class Queue:
     """Times at which the words of a buffered queue may enter, and are offered.
 
     A word enters if at most ``depth`` − 2 others wait in its memory, moves to the output register
@@ -109,7 +109,7 @@ class _Survivor:
     sent: int  # cycle in which it enters the queue of taps
 
 
-def _scan(work: Work, lookahead: int, queue: _Queue) -> Iterator[_Survivor]:
+def _scan(work: Work, lookahead: int, queue: Queue) -> Iterator[_Survivor]:
     """Give the surviving taps of all tiles as the scanner sends them."""
     words = [work.counts[j : j + lookahead] for j in range(0, len(work.counts), lookahead)]
     survivors = [[int(count) for count in word if count] for word in words]
@@ -171,8 +171,8 @@ def cycles(config: CspConfig, work: Work) -> Cycles:
 
     Time 0 is the cycle after the layer's command was taken.
     """
-    taps = _Queue(config.row_blocks * config.max_period)
-    blocks = _Queue(config.row_blocks)
+    taps = Queue(config.row_blocks * config.max_period)
+    blocks = Queue(config.row_blocks)
     drain = _Drain(config, work, loaded=work.chunks * config.cols - 1 + PARAMS_LATENCY)
     tiles = iter(work.tiles)
     half = 0

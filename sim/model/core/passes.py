@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cycles of a pass, and what they were spent on."""
+"""Cycles of a pass of the core, and what they were spent on."""
 
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
-
+from csp_algo.errors import CspError
 from csp_hw.control import CHECK_CYCLES, SETTLE_CYCLES
-from csp_hw.core import FETCH_DEPTH, MAP_DEPTH, TABLE_DEPTHS
-from csp_hw.datapath import ENTRY_BYTES, PARAM_BYTES
+from csp_hw.core import FETCH_DEPTH, MAP_DEPTH
+from csp_hw.counters import CYCLES, WORDS
+from csp_hw.datapath import ENTRY_BYTES
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind
-from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import EARLY, runs_of
-from sim.model.core.front import Converter, Front, Spent
-from sim.model.core.memory import Times, chain
-from sim.model.core.reader import Bounded, Client, Listed, ReadPort, Waiting
+from sim.cosim.core.jobs import Timing, WriteOrder
+from sim.model.core.bursts import runs_of
+from sim.model.core.front import Front
+from sim.model.core.memory import Times
+from sim.model.core.reader import Bounded, Client, ReadPort, Waiting
 from sim.model.core.results import DrainTimes, PoolerTimes, Residual
+from sim.model.core.tables import Tables, bounds_of_entries, bounds_of_store
+from sim.model.core.tiles import TileTimes
+from sim.model.core.widths import Converter
 from sim.model.core.writer import WritePort
 from sim.program.passes import Pass
 
-TABLES, MAPS, RESULTS = "wgt", "act", "res"
+#: Ports of the memory: tables, maps, results and residuals.
+TABLES, MAPS, RESULTS = PORTS = ("wgt", "act", "res")
+#: The cycle in which a descriptor is asked for, and from a pass's launch to its first run of a map.
+ASK, LOOPS = 1, 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,187 +35,132 @@ class PassCycles:
     Parameters
     ----------
     cycles : int
-        From descriptor to descriptor; a start takes one more for all of its passes.
-    engine : int
-        In which the engine was at work.
-    spent : Spent
+        From the cycle before its descriptor is asked for to that before the next one's; a start
+        takes one more than all of its passes, which is what ``CORE_CYCLES`` counts.
+    counters : dict of str to int
+        Beats of the ports and, of a convolution, what the engine counts but for values: cycles,
+        what they were spent on, and words; by the names of the registers in small letters.
     """
 
     cycles: int
-    engine: int
-    spent: Spent
-
-
-class _Words:
-    """Beats of a table that are cut into words which always have room, or enter a store."""
-
-    def __init__(self, ratio: int, bounds: Times | None = None) -> None:
-        self._ratio = ratio
-        self._bounds = bounds
-        self._taken, self._loaded = EARLY, EARLY
-        self.words: list[int] = []
-
-    def __call__(self, offers: list[int]) -> list[int]:
-        taken = []
-        for offer in offers:
-            time = max(offer, self._taken + 1, self._loaded + 1)
-            left = self.words[-1] if self.words else EARLY
-            self._loaded = max(time, left)
-            self._taken = time
-            word = self._loaded
-            for _ in range(self._ratio):
-                word += 1
-                if self._bounds is not None and len(self.words) < len(self._bounds):
-                    word = max(word, int(self._bounds[len(self.words)]))
-                self.words.append(word)
-            taken.append(time)
-        return taken
-
-
-class _Plain:
-    """Beats that are taken as they come, none before its bound."""
-
-    def __init__(self, bounds: Times) -> None:
-        self._bounds = bounds.tolist()
-        self._times: list[int] = []
-
-    def __call__(self, offers: list[int]) -> list[int]:
-        times = self._times
-        first = len(times)
-        for number, offer in enumerate(offers, first):
-            times.append(max(offer, self._bounds[number], times[-1] + 1 if number else EARLY))
-        return times[first:]
+    counters: dict[str, int]
 
 
 def pass_cycles(step: Pass, timing: Timing | Mapping[str, Timing]) -> PassCycles:
-    """Give the cycles of a pass."""
-    config, fields = step.config, step.fields
-    cols = config.cols
-    ports = dict.fromkeys((TABLES, MAPS, RESULTS), timing) if isinstance(timing, Timing) else timing
-    beats = DESCRIPTOR_BYTES // cols
-    # The descriptor.
-    fetch = Client([(0, beats)], 1, FETCH_DEPTH, cols)
-    ReadPort([fetch], ports[TABLES], cols).run(lambda: fetch.known == beats)
-    start = fetch.taken(beats - 1) + CHECK_CYCLES
-    write = WritePort(runs_of(step.output), start + 2, ports[RESULTS], cols)
-    pool = PoolerTimes(fields, start + 2, write)
-    if step.kind is Kind.CONVOLVE:
-        front, pool, write = _converge(step, start, ports)
-        spent, engine = front.spent, front.idle - (start + 2)
-        rest = max(front.idle, front.feeder_idle, pool.end())
-    else:
-        source = Waiting(runs_of(step.input), start + 2, MAP_DEPTH, cols)
-        port = ReadPort([source], ports[MAPS], cols)
-        for number in range(source.total):
-            port.run(lambda number=number: source.count > number)
-            source.take(1, pool.take(source.arrived(number)))
-        spent, engine = Spent(), 0
-        rest = pool.end()
-    last = max(write.end() + 1, rest) + 1
-    return PassCycles(cycles=last + SETTLE_CYCLES + 1, engine=engine, spent=spent)
+    """Give the cycles of a pass on a memory without stalls at random.
 
+    Parameters
+    ----------
+    step : Pass
+    timing : Timing, or mapping of str to Timing
+        Of all ports, or of each of ``PORTS``.
 
-def _converge(step: Pass, start: int, ports: Mapping[str, Timing]):
-    """Model a convolution: what the tables' port brings depends on what is taken, and back."""
-    entry_bounds = count_bounds = weight_bounds = None
-    before = None
-    for _ in range(100):
-        arrivals = _tables(step, start, ports[TABLES], entry_bounds, count_bounds, weight_bounds)
-        loaded, entries, counts, weights = arrivals
-        told = [list(part) for part in (entries, counts, weights)]
-        if told == before:
-            return front, pool, write
-        before = told
-        front, pool, write = _datapath(step, start, ports, arrivals)
-        entry_bounds, count_bounds, weight_bounds = _bounds(step, front)
-    raise AssertionError("no end")
-
-
-def _bounds(step: Pass, front: Front):
-    config, fields = step.config, step.fields
-    converter = front._entries
-    loads = converter.loads
-    entry = np.full(len(converter.taken), EARLY, dtype=np.int64)
-    entry[1:] = np.array(loads[:-1]) + 1
-    found = []
-    for sent, depth, resident, enter in (
-        (front.count_reads, config.count_words, fields["counts_resident"], front._counts),
-        (front.weight_reads, config.weight_words, fields["weights_resident"], front._weights),
-    ):
-        if resident or len(sent) <= depth:
-            found.append(None)
-            continue
-        sent_ = np.array(sent, dtype=np.int64)
-        earliest = enter + 1
-        earliest[8:] = np.maximum(earliest[8:], sent_[:-8] + 1)
-        reads = chain(earliest)
-        bound = np.full(len(sent), EARLY, dtype=np.int64)
-        bound[depth:] = reads[:-depth] + 1
-        found.append(bound)
-    return entry, found[0], found[1]
-
-
-def _tables(step: Pass, start: int, timing: Timing, entry_bounds, count_bounds, weight_bounds):
-    config, fields = step.config, step.fields
-    cols = config.cols
-    parts = {name: -(-len(data) // cols) for name, data in step.data.items()}
-    times = {"counts": "counts_resident", "weights": "weights_resident"}
-    words = {
-        "params": _Words(max(1, cols // PARAM_BYTES)),
-        "counts": _Words(cols // config.lookahead, count_bounds),
+    Raises
+    ------
+    CspError
+        A port of the memory takes writes in an order that is not modelled.
+    """
+    cols = step.config.cols
+    ports = dict.fromkeys(PORTS, timing) if isinstance(timing, Timing) else timing
+    if ports[RESULTS].order is not WriteOrder.FREE:
+        raise CspError(
+            f"the cycle model has no memory that takes {ports[RESULTS].order.value} first"
+        )
+    counters = {
+        "activation_beats": step.input_beats,
+        "weight_port_beats": step.weight_beats,
+        "residual_beats": step.residual_beats,
+        "result_beats": step.result_beats,
     }
-    leave = dict(words)
-    if entry_bounds is not None:
-        leave["entries"] = _Plain(entry_bounds)
-    if weight_bounds is not None:
-        leave["weights"] = _Plain(weight_bounds)
-    clients = {}
-    for name, depth in TABLE_DEPTHS.items():
-        key = "tiles" if name == "entries" else name
-        repeat = 1
-        if name in times and not fields[times[name]]:
-            repeat = fields["tiles"]
-        offset = fields[f"{key}_offset"] // cols
-        runs = [(offset, parts[key])] * repeat if parts[key] else []
-        if name in leave:
-            clients[name] = Listed(runs, start + 1, depth, cols, leave[name])
-        else:
-            clients[name] = Client(runs, start + 1, depth, cols)
-    idle = Client([], 0, FETCH_DEPTH, cols)
-    ReadPort([idle, *clients.values()], timing, cols).run(lambda: False)
-    assert all(one.known == one.total for one in clients.values())
-    gathers = PARAM_BYTES // cols
-    loaded = clients["params"].taken(clients["params"].total - 1) + 1 if gathers > 1 else words["params"].words[-1]
-    return (
-        loaded,
-        clients["entries"].offers(),
-        np.array(words["counts"].words, dtype=np.int64),
-        clients["weights"].all_taken(),
+    beats = DESCRIPTOR_BYTES // cols
+    descriptor = Client([(0, beats)], ASK, FETCH_DEPTH, cols)
+    ReadPort([descriptor], ports[TABLES], cols).run(lambda: False)
+    start = descriptor.taken(beats - 1) + CHECK_CYCLES
+    if step.kind is Kind.CONVOLVE:
+        front, ends = _convolution(step, start, ports)
+        counters |= {CYCLES: front.idle - (start + 2), **front.spent, **_words(step)}
+    else:
+        ends = _pooling(step, start, ports)
+    # Both are seen a cycle late.
+    last = max(ends) + 1
+    return PassCycles(cycles=last + SETTLE_CYCLES + 1, counters=counters)
+
+
+def _words(step: Pass) -> dict[str, int]:
+    schedule = step.schedule
+    assert schedule is not None
+    pixels = sum(tile.interleave for tile in schedule.tiles)
+    moved = (
+        len(schedule.tiles) * (schedule.matrix.taps // step.config.lookahead),
+        len(schedule.tiles) * schedule.steps,
+        pixels * len(schedule.survivors),
+        int(schedule.result_words.sum()),
     )
+    return dict(zip(WORDS, moved, strict=True))
 
 
-def _datapath(step: Pass, start: int, ports: Mapping[str, Timing], arrivals):
-    config, fields = step.config, step.fields
-    cols = config.cols
-    loaded, entries, counts, weights = arrivals
-    write = WritePort(runs_of(step.output), start + 2, ports[RESULTS], cols)
-    pool = PoolerTimes(fields, start + 2, write)
-    source = Bounded(runs_of(step.input), start + 2, MAP_DEPTH, cols)
+def _behind(step: Pass, start: int, ports: Mapping[str, Timing]) -> tuple[PoolerTimes, WritePort]:
+    write = WritePort(runs_of(step.output), start + LOOPS, ports[RESULTS], step.config.cols)
+    return PoolerTimes(step.fields, start + 2, write), write
+
+
+def _pooling(step: Pass, start: int, ports: Mapping[str, Timing]) -> tuple[int, ...]:
+    """Give when a pooling alone, and the port of its results, are at rest."""
+    cols = step.config.cols
+    pool, write = _behind(step, start, ports)
+    source = Waiting(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols)
     port = ReadPort([source], ports[MAPS], cols)
+    while source.known < source.total:
+        if source.known == source.count:
+            port.run(lambda: source.count > source.known)
+        source.take(1, pool.take(source.arrived(source.known)))
+    return pool.end(), write.end() + 1
+
+
+def _convolution(
+    step: Pass, start: int, ports: Mapping[str, Timing]
+) -> tuple[Front, tuple[int, ...]]:
+    """Model a convolution; give when all is at rest, too.
+
+    What the port of the tables brings depends on what is taken of it, and back. As neither depends
+    on anything later, there is one way in which both agree.
+    """
+    config, fields = step.config, step.fields
+    bounds: dict[str, Times] = {}
+    while True:
+        tables = Tables.of(step, start, ports[TABLES], bounds)
+        pool, write = _behind(step, start, ports)
+        front, entries = _front(step, start, ports, tables, pool)
+        found = {"entries": bounds_of_entries(entries.loads)}
+        for name, sent, depth in (
+            ("counts", front.counts_sent, config.count_words),
+            ("weights", front.weights_sent, config.weight_words),
+        ):
+            if not fields[f"{name}_resident"] and len(sent) > depth:
+                found[name] = bounds_of_store(getattr(tables, name), sent, depth)
+        if tables.agree(bounds, found):
+            return front, (front.idle, front.feeder_idle, pool.end(), write.end() + 1)
+        bounds = found
+
+
+def _front(
+    step: Pass, start: int, ports: Mapping[str, Timing], tables: Tables, pool: PoolerTimes
+) -> tuple[Front, Converter]:
+    cols = step.config.cols
+    source = Bounded(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols)
     residual = None
     if step.residual is not None:
-        client = Waiting(runs_of(step.residual), start + 2, MAP_DEPTH, cols)
-        residual = Residual(ReadPort([client], ports[RESULTS], cols), client)
-    drain = DrainTimes(config, fields, loaded=loaded, begin=start + 2, pool=pool, residual=residual)
-    front = Front(
-        step,
-        start,
-        entries=Converter(cols // ENTRY_BYTES, entries),
-        counts=counts,
-        weights=weights,
-        port=port,
-        client=source,
-        drain=drain,
+        added = Waiting(runs_of(step.residual), start + LOOPS, MAP_DEPTH, cols)
+        residual = Residual(ReadPort([added], ports[RESULTS], cols), added)
+    drain = DrainTimes(
+        step.config,
+        step.fields,
+        loaded=tables.loaded,
+        begin=start + 2,
+        pool=pool,
+        residual=residual,
     )
-    front.run()
-    return front, pool, write
+    entries = Converter(cols // ENTRY_BYTES, tables.entries.offers())
+    port = ReadPort([source], ports[MAPS], cols)
+    tiles = TileTimes(step, start, entries, port, source)
+    return Front(step, start, tables=tables, tiles=tiles, drain=drain), entries

@@ -61,14 +61,15 @@ class Client:
         starts = np.array(self._starts, dtype=np.int64)
         beats = np.diff(np.append(starts, self.count))
         firsts = np.array([flow.first for flow in self._flows], dtype=np.int64)
-        credits = np.array([flow.credit for flow in self._flows], dtype=np.int64)
+        credit = np.array([flow.credit for flow in self._flows], dtype=np.int64)
         places = np.arange(self.count) - np.repeat(starts, beats)
-        firsts, credits = np.repeat(firsts, beats), np.repeat(credits, beats)
+        firsts, credit = np.repeat(firsts, beats), np.repeat(credit, beats)
         if not self.count:
             return places
         bucket = self._flows[0].bucket
-        later = (credits + (places - 1) * bucket.beat) // bucket.rate
-        return np.maximum(firsts + places, np.where(places > 0, later, 0)) + OFFER
+        later = (credit + (places - 1) * bucket.beat) // bucket.rate
+        times: Times = np.maximum(firsts + places, np.where(places > 0, later, 0)) + OFFER
+        return times
 
     def taken(self, number: int) -> int:
         """Give when a beat leaves, which must be known."""
@@ -244,7 +245,8 @@ class ReadPort:
         if len(last) >= self._slots:
             moved = max(moved, last[-self._slots] + 1)
         self._moved = moved
-        flow = self._bucket.flow(max(moved + self._latency, last[-1] + 1 if last else 0), client.beats)
+        earliest = max(moved + self._latency, last[-1] + 1 if last else 0)
+        flow = self._bucket.flow(earliest, client.beats)
         last.append(flow.at(client.beats - 1))
         client.arrive(flow, client.beats)
         return True

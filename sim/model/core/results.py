@@ -55,7 +55,10 @@ class PoolerTimes:
         none = fields.get("pool", 0) == PoolKind.NONE
         self._last = EARLY if none else begin - 1
         # Of each step: whether it takes a word of the map, and whether a window ends.
-        self._inside, self._ending = (None, None) if none else _steps(fields)
+        self._inside: Bools | None = None
+        self._ending: Bools | None = None
+        if not none:
+            self._inside, self._ending = _steps(fields)
         self._places = None if self._inside is None else np.flatnonzero(self._inside)
         self._at = 0  # step
         self._word = 0
@@ -108,7 +111,8 @@ class PoolerTimes:
         """Give those of some steps, from the next one on, that take a word."""
         if self._inside is None:
             return steps
-        return steps[self._inside[self._at : self._at + len(steps)]]
+        words: Times = steps[self._inside[self._at : self._at + len(steps)]]
+        return words
 
     def try_many(self, steps: Times) -> bool:
         """Take these steps, if nothing behind holds them back."""
@@ -220,9 +224,7 @@ class DrainTimes:
         for lane in np.repeat(live.reshape(-1), self._chunks).tolist():
             asked = len(taken)
             ask = max(ask + 1, taken[asked - self._room] + 1 if asked >= self._room else 0)
-            self._moved = max(
-                ask + self._latency + 2, self._moved + 1, taken[-1] if taken else 0
-            )
+            self._moved = max(ask + self._latency + 2, self._moved + 1, taken[-1] if taken else 0)
             accept = max(self._moved + 1, self._accepts)
             index = each * self._live + each - output.CREDITS - 1
             if index >= 0:

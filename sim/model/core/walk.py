@@ -11,7 +11,9 @@ from sim.program.passes import Pass
 
 
 @functools.lru_cache(maxsize=256)
-def axis_costs(count: int, stride: int, dilation: int, padding: int, kernel: int, size: int):
+def axis_costs(
+    count: int, stride: int, dilation: int, padding: int, kernel: int, size: int
+) -> Times:
     """Give the cycles of each step of :class:`csp_hw.feeder.axis.AxisWalk`; int64 [count]."""
     first = stop = before = room = 0
     for tap in range(kernel):

@@ -80,19 +80,20 @@ class WritePort:
     def try_many(self, times: Times) -> bool:
         """Take beats in these cycles, if there is a place for all of them then."""
         count = len(self._entered)
-        mark = (copy.copy(self._planner), self._bucket.x, self._sent, self._moved)
-        mark += (self._announced, self._address, len(self._starts))
+        planner, bursts = copy.copy(self._planner), len(self._starts)
+        before = (self._bucket.x, self._sent, self._moved, self._announced, self._address)
         self._entered.extend(times.tolist())
         low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
         if high <= low:
             return True
         if np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]):
             return True
-        self._planner, self._bucket.x, self._sent, self._moved = mark[:4]
-        self._announced, self._address, bursts = mark[4:]
+        self._planner = planner
+        self._bucket.x, self._sent, self._moved, self._announced, self._address = before
         del self._entered[count:]
-        for kept in (self._starts, self._flows, self._first, self._answers):
+        for kept in (self._starts, self._first, self._answers):
             del kept[bursts:]
+        del self._flows[bursts:]
         return False
 
     def _rooms(self, low: int, high: int) -> Times:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products: :class:`csp_hw.issue.Issuer` in time, block by block."""
+
+import numpy as np
+
+from csp_hw.config import CspConfig
+from csp_hw.counters import SPENT
+from sim.model.core.bursts import EARLY
+from sim.model.core.memory import Times, chain, numbers
+from sim.model.core.taps import Block
+
+
+class IssueTimes:
+    """The issuer and the run buffer.
+
+    Parameters
+    ----------
+    config : CspConfig
+    begin : int
+        The first cycle in which the engine is at work.
+    """
+
+    def __init__(self, config: CspConfig, begin: int) -> None:
+        self.spent = dict.fromkeys(SPENT, 0)
+        self.done = begin - 1  # the last cycle that is accounted for
+        self.sent: list[int] = []  # words of weights, into the run buffer
+        self._sent = EARLY
+        self._room = np.full(config.run_words, EARLY, dtype=np.int64)
+        self._weights = 0
+        self._half = 0
+        self._free = [0, 0]  # from when on each half of the accumulation buffer is
+
+    def first(self, available: int, command: int, *, overlaps: bool) -> int:
+        """Load the first block of a tile.
+
+        Parameters
+        ----------
+        available : int
+            From when on it is on offer,
+        command : int
+            and the tile's command.
+        overlaps : bool
+            The tile takes half of the accumulation buffer.
+        """
+        spent, done = self.spent, self.done
+        self._half = 1 - self._half
+        place = self._free[self._half] if overlaps else max(self._free)
+        load = max(available, done, command, place)
+        tiles = max(0, command - (done + 1))
+        bank = max(0, place - max(command, available, done + 1))
+        spent["stalled_tiles"] += tiles
+        spent["stalled_bank"] += bank
+        spent["stalled_counts"] += load - done - tiles - bank
+        return load
+
+    def next(self, available: int) -> int:
+        """Load a further block of a tile."""
+        load = max(available, self.done)
+        self.spent["stalled_counts"] += load - self.done
+        return load
+
+    def drained(self, last: int, *, overlaps: bool) -> None:
+        """Take note of a tile's last request of the drain."""
+        if overlaps:
+            self._free[self._half] = last + 1
+        else:
+            self._free = [last + 1] * 2
+
+    def skip(self, load: int) -> None:
+        """Compute a tile without survivors."""
+        self.done = load + 1
+        self.spent["stalled_counts"] += 1
+
+    def block(
+        self, block: Block, interleave: int, load: int, *, entered: Times, offers: Times
+    ) -> None:
+        """Issue the products of a block.
+
+        Parameters
+        ----------
+        block : Block
+        interleave : int
+        load : int
+            When it is loaded.
+        entered : int64 array
+            When its activations enter the row buffer.
+        offers : int64 array
+            From when on its weights are on offer.
+        """
+        shape = block.shape(interleave)
+        room, words = self._room, shape.words
+        places = (self._weights + numbers(words)) % len(room)
+        offers = np.maximum(offers, room[places] + 1)
+        wanted = np.full(words * interleave, EARLY, dtype=np.int64)
+        np.add(entered, 1, out=wanted[: len(entered)])
+        # A run's weights leave the buffer at its end, which may let later ones of this block in.
+        while True:
+            sent = chain(offers, self._sent)
+            earliest = wanted.copy()
+            earliest[shape.first] = np.maximum(earliest[shape.first], sent + 1)
+            issued = chain(earliest, load)
+            ends = np.repeat(issued[shape.ends], shape.runs)
+            later = np.maximum(offers[len(room) :], ends[: -len(room)] + 1)
+            if np.array_equal(later, offers[len(room) :]):
+                break
+            offers[len(room) :] = later
+        self.sent.extend(sent.tolist())
+        self._sent = int(sent[-1])
+        self.done = int(issued[-1])
+        waits = self.done - load - len(issued)
+        if waits:
+            could = np.concatenate(([load], issued[:-1])) + 1
+            for_activations = int(np.maximum(wanted - could, 0).sum())
+            self.spent["stalled_activations"] += for_activations
+            self.spent["stalled_weights"] += waits - for_activations
+        self.spent["issued"] += len(issued)
+        room[places[-len(room) :]] = ends[-len(room) :]
+        self._weights += words

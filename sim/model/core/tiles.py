@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the feeder takes each tile: list, lanes and map; tile by tile."""
+
+from typing import NamedTuple
+
+from csp_hw.feeder.layouts import lane_slots
+from sim.model.core.bursts import EARLY
+from sim.model.core.reader import Bounded, ReadPort
+from sim.model.core.walk import MapPlaces, lane_times
+from sim.model.core.widths import Converter
+from sim.program.passes import Pass
+
+#: From a pass's start, beyond the larger side of the kernel, until the feeder's blocks begin.
+SCANNED = 4
+#: From a tile's being held to its being taken, if all is there.
+HELD = 2
+#: From the last lane of a tile to the same.
+WALKED = 3
+#: From the cycle in which a tile's limit is adopted to the first beat that it lets in.
+ADOPTED = 2
+#: From the last word of the last tile to the first beat that no limit holds back.
+UNLIMITED = 3
+
+
+class Taken(NamedTuple):
+    """A tile.
+
+    Fields
+    ------
+    time
+        The cycle in which the feeder takes it.
+    command
+        From when on its command is on offer to the engine.
+    """
+
+    time: int
+    command: int
+
+
+class TileTimes:
+    """Intake, walker, gate and the way of the map into the line buffer.
+
+    Parameters
+    ----------
+    step : Pass
+    start : int
+        Cycle in which the pass is launched.
+    entries : Converter
+        The list of tiles.
+    port : ReadPort
+        Of the map,
+    source : Bounded
+        and its client.
+    """
+
+    def __init__(
+        self, step: Pass, start: int, entries: Converter, port: ReadPort, source: Bounded
+    ) -> None:
+        config, fields = step.config, step.fields
+        assert step.schedule is not None
+        self._tiles = step.schedule.tiles
+        self._rows, self._slots = config.rows, lane_slots(config)
+        self._start = start
+        self.open = start + max(fields["kernel_h"], fields["kernel_w"]) + SCANNED
+        self._entries, self._port, self._source = entries, port, source
+        self._places = MapPlaces(step, config)
+        last = self._tiles[-1]
+        self._lanes = lane_times(step, last.base + last.interleave * config.rows)
+        self._entry_left, self._measured_left = EARLY, EARLY
+        self._walk_taken, self._span_taken = EARLY, EARLY
+        self._stepped = EARLY  # when the lane before was walked over
+        self._lane = 0
+        self._moved = EARLY  # when the command before went to the register on offer
+        self._groups = 0
+        self._taken = EARLY
+        # Told from outside.
+        self.released: list[int] = []  # groups of lanes
+        self.finished = EARLY  # the last word of the tile before is asked for
+        self.commanded = EARLY  # the engine takes the command of the tile before
+
+    def take(self, number: int) -> Taken:
+        """Take a tile, all those before it being read."""
+        tile = self._tiles[number]
+        span = self._enter()
+        stepped = self._walk(tile.base, tile.interleave)
+        self._moved = max(stepped + 1, self.commanded)
+        # What may be overwritten, and what must be there.
+        adopted = max(span + 1, self.finished)
+        limit = self._places.below(tile.base + self._places.near)
+        self._source.allow(limit, max(adopted, self.open) + ADOPTED)
+        end = tile.base + tile.interleave * self._rows
+        needed = self._places.needed(end + self._places.far)
+        complete = self._stored(needed) + 1 if needed else self.open + 1
+        self._taken = max(self.finished, span + HELD, complete + 1, stepped + WALKED)
+        return Taken(self._taken, self._moved + 1)
+
+    def _enter(self) -> int:
+        """Take the next entry of the list; give when the gate takes what it says."""
+        entry = max(self._entries.offer(), self._entry_left, self._start + 1)
+        self._entries.take(entry)
+        self._entry_left = max(entry + 1, self._measured_left)
+        measured = max(self._entry_left + 1, self.open, self._walk_taken, self._span_taken)
+        self._measured_left = measured
+        self._walk_taken = max(measured + 1, self._stepped)
+        self._span_taken = max(measured + 1, self._taken)
+        return self._span_taken
+
+    def _walk(self, base: int, interleave: int) -> int:
+        """Walk over the lanes of a tile and those before it; give when the last one is."""
+        lanes, rows = self._lanes, self._rows
+        begin = self._walk_taken + 1
+        if base > self._lane:
+            self._stepped = self._over(self._lane, base - 1, begin)
+        for group in range(interleave):
+            first = base + group * rows
+            index = self._groups - self._slots
+            room = begin if index < 0 else max(begin, self.released[index] + 1)
+            self._stepped = self._over(first, first + rows - 1, room)
+            if not group:  # its command follows the one of the tile before
+                self._stepped = max(self._stepped, self._moved + 1)
+            self._groups += 1
+        self._lane = base + interleave * rows
+        assert self._lane <= len(lanes)
+        return self._stepped
+
+    def _over(self, first: int, last: int, begin: int) -> int:
+        """Walk over lanes without a stop; give when the last one is."""
+        lanes = self._lanes
+        step = int(lanes[first] - lanes[first - 1]) if first else 1
+        return max(self._stepped + step, begin) + int(lanes[last] - lanes[first])
+
+    def _stored(self, beats: int) -> int:
+        """Give when so many beats are in the line buffer."""
+        source = self._source
+        self._port.run(lambda: source.known >= beats)
+        return source.taken(beats - 1)
+
+    def end(self) -> int:
+        """Store what is left of the map, all tiles being read; give when the last beat is."""
+        self._source.allow(self._places.total, self.finished + UNLIMITED)
+        return self._stored(self._places.total)
