@@ -58,7 +58,8 @@ class Front:
         tile = schedule.tiles[number]
         overlaps = self._config.overlaps(schedule.matrix.chunks, tile.interleave)
         words = -(-schedule.matrix.taps // self._config.lookahead)
-        self._taps.tile(self._offers("counts", number, words, self._tables.counts))
+        counts = self._offers("counts", number, words, self._tables.counts)
+        self._taps.tile(counts, tell=not self._fields["counts_resident"])
         weights = self._offers("weights", number, schedule.steps, self._tables.weights)
         released: list[int] = []
         for index, block in enumerate(self._blocks):
@@ -67,7 +68,7 @@ class Front:
             if block.counts:
                 entered, released = self._words.block(written, tile.interleave, taken.time)
             else:
-                released = self._words.skip(written[0], tile.interleave, taken.time)
+                released = self._words.skip(int(written[0]), tile.interleave, taken.time)
             self._taps.read(self._words.asked)
             if index:
                 load = issue.next(available)

@@ -2,7 +2,6 @@
 """From words of counts to taps in the feeder and blocks for the issuer, one after the other."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +9,14 @@ import numpy.typing as npt
 
 from csp_hw.feeder.replay import LEAST_TAPS
 from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, numbers
+from sim.model.core.memory import Times, chain, numbers
 from sim.model.cycles import Queue
 from sim.program.passes import Pass
 
 #: From a tap's position to the taps that the feeder keeps, if it has room.
 RESOLVED = 3
+#: From a tap's entry into its queue to its leaving.
+WAITS = 2
 #: From a block's end to a place for a tap.
 BLOCK_ROOM = 2
 
@@ -76,90 +77,88 @@ def blocks_of(step: Pass) -> list[Block]:
 
 
 class Scanner:
-    """The scanner, tile by tile: taps as they enter the queue behind it.
+    """The steps of the scanner: which word and which tap each of them is.
+
+    A word takes a step for each of its surviving taps, at least one. A tap leaves when the next one
+    is found, the last one of a tile a cycle after the tile's last step.
 
     Parameters
     ----------
     counts : uint8 [J]
     lookahead : int
-    queue : Queue
-        Of taps.
-    begin : int
-        The first cycle in which counts are let in.
     """
 
-    def __init__(
-        self, counts: npt.NDArray[np.uint8], lookahead: int, queue: Queue, begin: int
-    ) -> None:
-        words = [counts[j : j + lookahead] for j in range(0, len(counts), lookahead)]
-        self._survivors = [int(np.count_nonzero(word)) for word in words]
-        self._queue = queue
-        self._time = begin + 1  # of the next step, at the earliest
-        self._held = EARLY  # when the last tap of the tile before leaves
-        self.loads: list[int] = []  # when each word was taken
+    def __init__(self, counts: npt.NDArray[np.uint8], lookahead: int) -> None:
+        alive = np.add.reduceat(counts > 0, np.arange(0, len(counts), lookahead), dtype=np.int64)
+        steps = np.maximum(alive, 1)
+        self.words = steps.cumsum() - steps  # first step of each word
+        self.total = int(steps.sum())
+        word = np.repeat(numbers(len(alive)), alive)
+        within = numbers(len(word)) - np.repeat(alive.cumsum() - alive, alive)
+        if not len(word):  # a tile without survivors sends an entry at its last step
+            word, within = np.array([len(alive) - 1]), np.array([0])
+        #: Step of each tap and, behind them, the end of the tile; the words that must have come.
+        self.taps = np.append(self.words[word] + within, self.total)
+        self.word = np.append(word, len(alive) - 1)
 
-    def tile(self, offers: list[int]) -> Iterator[int]:
-        """Give when each tap of a tile enters the queue, its words coming at these times."""
-        queue, time = self._queue, self._time
-        held = False
-        last = len(self._survivors) - 1
-        for number, survivors in enumerate(self._survivors):
-            load = max(offers[number], time - 1)
-            self.loads.append(load)
-            time = load + 1
-            final = max(survivors, 1) - 1
-            for position in range(final + 1):
-                done = number == last and position == final
-                if survivors or (done and not held):
-                    if held:
-                        time = max(time, queue.enters_from())
-                        yield time
-                    else:
-                        time = max(time, self._held)
-                    held = True
-                if done:
-                    self._time = time + 1
-                    self._held = max(time + 1, queue.enters_from())
-                    yield self._held
-                time += 1
+    def seen(self, offers: Times, begin: int) -> Times:
+        """Give the earliest cycle of each tap's step and of the end, of words that come so."""
+        ahead = np.maximum.accumulate(np.maximum(offers + 1, begin) - self.words)
+        ahead = np.maximum(ahead, begin)
+        times: Times = ahead[self.word] + self.taps
+        return times
 
 
 class Resolver:
-    """The way of a tap through the resolver, which stands still as a whole."""
+    """The way of a tap through the resolver, which stands still as a whole.
 
-    def __init__(self) -> None:
-        self._slot = 0
-        self._time = -1
-        self._inside: list[tuple[int, int]] = []  # slot and cycle in which a tap leaves
+    Parameters
+    ----------
+    last : int
+        The cycle before the first in which it takes a tap.
+    """
 
-    def take(self, earliest: int, room: int) -> tuple[int, int]:
-        """Take a tap; give when, and when it leaves, given when there is room for it."""
-        inside = self._inside
-        entered = False
-        while inside and not entered:
-            slot, leaves = inside[0]
-            free = slot - 1 - self._slot
-            if free > 0 and earliest <= self._time + free:
-                then = max(earliest, self._time + 1)
-                self._slot += then - self._time
-                self._time = then
-                entered = True
-            else:
-                self._slot, self._time = slot, leaves
-                inside.pop(0)
-                entered = earliest <= leaves
-        if not entered:
-            then = max(earliest, self._time + 1)
-            self._slot += then - self._time
-            self._time = then
-        exit_slot = self._slot + RESOLVED
-        leaves = self._time + RESOLVED
-        if inside:
-            before, when = inside[-1]
-            leaves = when + exit_slot - before
-        leaves = max(leaves, room)
-        inside.append((exit_slot, leaves))
-        return self._time, leaves
+    def __init__(self, last: int) -> None:
+        self.last = last  # when the tap before was taken
+        self._stops: list[tuple[int, int]] = []  # from when until when it will stand still
+
+    def block(self, earliest: Times, room: Times) -> tuple[Times, Times]:
+        """Take taps; give when, and when each leaves.
+
+        Parameters
+        ----------
+        earliest : int64 array
+            When each is there.
+        room : int64 array
+            From when on there is a place for each behind the resolver; never falls.
+        """
+        taken = chain(earliest, self.last)
+        left = taken + RESOLVED
+
+        def stand(first: int, since: int, until: int) -> None:
+            """Hold back what is inside from a tap on, and what comes."""
+            begun = int(np.searchsorted(taken, since))
+            left[first:begun] += until - since
+            if begun < len(taken):
+                before = int(taken[begun - 1]) if begun else self.last
+                taken[begun:] = chain(np.maximum(earliest[begun:], until), before)
+                left[begun:] = taken[begun:] + RESOLVED
+
+        stops, first = self._stops, 0
+        for since, until in stops:
+            stand(0, since, until)
+        while True:
+            late = np.flatnonzero(room[first:] > left[first:])
+            if not len(late):
+                break
+            first += int(late[0])
+            since, until = int(left[first]), int(room[first])
+            stops.append((since, until))
+            stand(first, since, until)
+            first += 1
+        self.last = int(taken[-1])
+        self._stops = [stop for stop in stops if stop[0] > self.last]
+        return taken, left
 
 
 class TapTimes:
@@ -177,26 +176,53 @@ class TapTimes:
     def __init__(self, step: Pass, *, begin: int, opened: int) -> None:
         config, schedule = step.config, step.schedule
         assert schedule is not None
-        self._queue = Queue(config.row_blocks * config.max_period)
+        self._scanner = Scanner(schedule.matrix.counts, config.lookahead)
+        self._begin = begin + 1  # of the next step
+        self._held = EARLY  # when the last tap of the tile before entered its queue
+        self._seen = self._scanner.taps
+        self._tap = 0  # of the tile
+        self._sent = EARLY
+        # When taps left what they wait in, so that later ones had room: a ring of each queue.
+        self._moved = np.full(config.row_blocks * config.max_period - 1, EARLY, dtype=np.int64)
+        self._read = np.full(max(LEAST_TAPS, 2 * config.max_period), EARLY, dtype=np.int64)
         self._blocks = Queue(config.row_blocks)
-        self._scanner = Scanner(schedule.matrix.counts, config.lookahead, self._queue, begin)
-        self._sent: Iterator[int] = iter(())
-        self._resolver = Resolver()
-        self._kept = max(LEAST_TAPS, 2 * config.max_period)
-        self._popped = opened - 1
-        self._done: list[int] = []  # when the block of each tap was read for the last time
-        self._taps = 0
+        self._resolver = Resolver(opened - 1)
+        self._count = 0
+        self._size = 0  # of the block at work
+        self._offers: Times | None = None
+        self._tile_began = self._begin
+        self._steps: list[int] = []
+        self.loads: list[int] = []  # when each word of counts was taken, if that was to be told
 
-    @property
-    def loads(self) -> list[int]:
-        """When each word of counts was taken."""
-        return self._scanner.loads
+    def tile(self, offers: Times, *, tell: bool) -> None:
+        """Begin with a tile, whose words of counts are on offer at these times.
 
-    def tile(self, offers: Times) -> None:
-        """Begin with a tile, whose words of counts are on offer at these times."""
-        self._sent = self._scanner.tile(offers.tolist())
+        With ``tell``, note when each word is taken.
+        """
+        scanner = self._scanner
+        self._seen = scanner.seen(offers, self._begin)
+        self._tap = 0
+        self._tile_began = self._begin
+        # The first tap waits for the last one of the tile before to leave.
+        self._sent = max(int(self._seen[0]), self._held)
+        self._offers = offers if tell else None
+        self._steps = [self._sent]  # of taps, if they are to be told
 
-    def block(self, taps: int, *, final: bool) -> tuple[list[int], int]:
+    def _taken(self) -> None:
+        """Note when each word of counts of a tile is taken."""
+        offers = self._offers
+        assert offers is not None
+        scanner = self._scanner
+        # When the step of each tap was; those of words without taps follow what is before them.
+        steps = np.full(scanner.total, EARLY, dtype=np.int64)
+        steps[scanner.taps[:-1]] = self._steps[: len(scanner.taps) - 1]
+        steps[scanner.words] = np.maximum(steps[scanner.words], offers + 1)
+        steps[0] = max(int(steps[0]), self._tile_began)
+        times = chain(steps)
+        before = np.append(self._tile_began - 1, times[:-1])
+        self.loads += np.maximum(offers, before[scanner.words]).tolist()
+
+    def block(self, taps: int, *, final: bool) -> tuple[Times, int]:
         """Send the next block, all those before it being read and loaded.
 
         Parameters
@@ -208,32 +234,43 @@ class TapTimes:
 
         Returns
         -------
-        list of int
+        int64 array
             When each tap is kept in the feeder.
         int
             From when on the block is on offer to the issuer.
         """
-        written, first = [], len(self._done)
-        taps = max(taps, 1)
-        for tap in range(taps):
-            sent = next(self._sent)
-            earliest = max(self._queue.enter(sent), self._popped + 1)
-            if tap == taps - 1:
-                earliest = max(earliest, self._blocks.enters_from())
-            full = first + tap - self._kept
-            room = self._done[full] + BLOCK_ROOM if full >= 0 else EARLY
-            self._popped, leaves = self._resolver.take(earliest, room)
-            self._queue.leave(self._popped)
-            written.append(leaves)
+        taps = self._size = max(taps, 1)
+        scanner, tap = self._scanner, self._tap
+        steps = scanner.taps[tap + 1 : tap + taps + 1]
+        places = (self._count + numbers(taps)) % len(self._moved)
+        seen = self._seen[tap + 1 : tap + taps + 1]
+        sent = np.maximum(seen, self._moved[places] + 1)
+        sent[0] = max(int(sent[0]), self._sent + int(steps[0]) - int(scanner.taps[tap]))
+        sent = np.maximum.accumulate(sent - steps) + steps
+        if self._offers is not None:
+            self._steps += sent.tolist()
         if final:
-            for _ in self._sent:
-                raise AssertionError("taps are left")
-        self._taps = taps
-        return written, self._blocks.enter(self._popped)
+            # The tile's last step does not wait for its last tap to leave.
+            before = int(sent[-2]) if taps > 1 else self._sent
+            last = max(int(seen[-1]), before + int(steps[-1]) - int(scanner.taps[tap + taps - 1]))
+            if self._offers is not None:
+                self._taken()
+            self._begin, self._held = last, int(sent[-1])
+        self._sent = int(sent[-1])
+        self._tap += taps
+        earliest = sent + WAITS
+        earliest[-1] = max(int(earliest[-1]), self._blocks.enters_from())
+        room = self._read[(self._count + numbers(taps)) % len(self._read)] + BLOCK_ROOM
+        before = self._resolver.last
+        popped, kept = self._resolver.block(earliest, room)
+        self._moved[places] = np.maximum(sent + 1, np.append(before, popped[:-1]))
+        self._count += taps
+        return kept, self._blocks.enter(int(popped[-1]))
 
     def read(self, time: int) -> None:
         """Take note of when the last word of the block is asked for."""
-        self._done.extend([time] * self._taps)
+        size = self._size
+        self._read[(self._count - size + numbers(size)) % len(self._read)] = time
 
     def loaded(self, time: int) -> None:
         """Take note of when the issuer loads the block."""

@@ -48,12 +48,12 @@ class WordTimes:
         self._asked = time + interleave - 1
         return [time + pixel + self._release for pixel in range(interleave)]
 
-    def block(self, written: list[int], interleave: int, begin: int) -> tuple[Times, list[int]]:
+    def block(self, written: Times, interleave: int, begin: int) -> tuple[Times, list[int]]:
         """Read a block.
 
         Parameters
         ----------
-        written : list of int
+        written : int64 array
             When each tap was kept in the feeder.
         interleave : int
         begin : int
@@ -70,8 +70,7 @@ class WordTimes:
         count = taps * interleave
         asked = max(self._asked, begin)
         earliest = np.full(count, EARLY, dtype=np.int64)
-        earliest[:taps] = written
-        earliest[:taps] += 1
+        earliest[:taps] = written + 1
         old = min(count, CREDITS)
         np.maximum(earliest[:old], self._entered[:old] + 1, out=earliest[:old])
         places = (self._count + numbers(count)) % len(self._room)
