@@ -105,7 +105,7 @@ def run_network(name, config, images, speeds):
 
 
 def test_random_layers():
-    run_random(TINY, 1, 300)
+    run_random(TINY, 1, 40)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
