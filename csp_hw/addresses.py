@@ -11,6 +11,7 @@ from csp_hw.config import CspConfig
 from csp_hw.datapath import ENTRY_BYTES, PARAM_BYTES
 from csp_hw.descriptor import Kind, descriptor_layout
 from csp_hw.ports import TILE_BITS
+from csp_hw.width import RegisterSlice
 
 #: What comes through the port of the weights, in this order of clients; the first is the control's.
 TABLES = ("params", "entries", "counts", "weights")
@@ -128,7 +129,9 @@ class PassAddresses(wiring.Component):
         asked = {"inputs": 1, "residual": d.residual, "results": 1}
         for name, fields in MAPS.items():
             m.submodules[name] = loop = LoopAddress(steady=True)
-            wiring.connect(m, loop.o, wiring.flipped(getattr(self, name)))
+            m.submodules[f"{name}_slice"] = out = RegisterSlice(run_layout())
+            wiring.connect(m, loop.o, out.i)
+            wiring.connect(m, out.o, wiring.flipped(getattr(self, name)))
             pending = Signal(name=f"{name}_pending")
             m.d.comb += loop.i.valid.eq(pending)
             for field in loop.i.payload.shape().members:
@@ -137,7 +140,7 @@ class PassAddresses(wiring.Component):
                 m.d.sync += pending.eq(asked[name])
             with m.Elif(loop.i.ready):
                 m.d.sync += pending.eq(0)
-            busy = pending | loop.o.valid
+            busy = pending | loop.o.valid | out.o.valid
             if name == "results":
                 m.d.comb += self.writing.eq(busy)
             else:

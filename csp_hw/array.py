@@ -9,7 +9,7 @@ from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfi
 from csp_hw.pe.control import FORWARD_DISTANCE, control_layout
 from csp_hw.pe.element import ProcessingElement
 from csp_hw.row import PE_MODULE, Row, RowSignature, drain_layout, row_number
-from csp_hw.util import delayed, place
+from csp_hw.util import delayed, own_reset, place
 
 #: Verilog module of a row, instantiated rows times in the array.
 ROW_MODULE = "csp_row"
@@ -66,6 +66,8 @@ class Array(wiring.Component):
 
     #: Cycles from a tile's last product to its first drain request.
     DRAIN_DISTANCE = FORWARD_DISTANCE + 1
+    #: Cycles that its reset outlasts that of what is around it, at most.
+    RESET_STAGES = 8
 
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
         self.config = config
@@ -112,6 +114,14 @@ class Array(wiring.Component):
             for col, weight in enumerate(self.weights)
         )
 
+        # Groups of rows have a reset of their own: one for all would be a net across the device.
+        # All enter it together, since a product in one is a product for those below; they leave one
+        # after the other, because equal registers would be made one.
+        size = -(-config.rows // self.RESET_STAGES)
+        resets = Signal(-(-config.rows // size), init=-1)
+        m.d.sync += resets.eq(resets << 1)
+        groups = [own_reset(m, f"rows_{n}", reset) for n, reset in enumerate(resets)]
+
         # The rows, from top to bottom.
         control, drain = self.control.as_value(), self.drain.as_value()
         above = (self.acc_shift, control, drain, weights, Const(0), Const(0))
@@ -130,7 +140,8 @@ class Array(wiring.Component):
                 **below,
             }
             part = None if self.hierarchical else Row(config)
-            m.submodules[f"row_{row}"] = place(m, signature, wires, ROW_MODULE, part)
+            placed = place(m, signature, wires, ROW_MODULE, part)
+            m.submodules[f"row_{row}"] = groups[row // size](placed)
             above = tuple(below.values())
 
         # Bottom edge: each column's sum waits for the last column's.

@@ -126,7 +126,9 @@ class Body(wiring.Component):
         datapath = Datapath(config, hierarchical=self.hierarchical)
         m.submodules.datapath = flush(datapath)
 
-        # Control.
+        # Control. What has loads all over the core leaves from a register.
+        launch = Signal()
+        m.d.sync += [launch.eq(control.launch), self.stop.eq(control.stop)]
         software, hardware = registers.software, registers.hardware
         descriptor = control.descriptor
         wiring.connect(m, wiring.flipped(self.axi), registers.axi)
@@ -141,15 +143,15 @@ class Body(wiring.Component):
             self.high.eq(descriptor.output_high),
             self.strobe.eq(Cat(descriptor.strobe_low, descriptor.strobe_high)),
             datapath.descriptor.eq(descriptor),
-            datapath.start.eq(control.launch),
+            datapath.start.eq(launch),
             addresses.descriptor.eq(descriptor),
-            addresses.start.eq(control.launch),
+            addresses.start.eq(launch),
             self.base.eq(
                 Cat(Const(0, PAGE_BITS), software.base_low.address, software.base_high.address)
             ),
             self.size.eq(Cat(software.size_low.bytes, software.size_high.bytes)),
         ]
-        for name in ("begin", "stop", "flush"):
+        for name in ("begin", "flush"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
         for name in ("waiting", "quiet"):
             m.d.comb += getattr(control, name).eq(getattr(self, name))

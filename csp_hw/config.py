@@ -207,7 +207,7 @@ PRESETS = {
         max_interleave=8,
         lookahead=8,
         line_bytes=32 * KIB,
-        weight_bytes=64 * KIB,
+        weight_bytes=32 * KIB,
         count_bytes=8 * KIB,
         pool_words=256,
     ),

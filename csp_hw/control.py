@@ -5,6 +5,7 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from csp_hw.array import Array
 from csp_hw.axi.ports import run_layout
 from csp_hw.check import CHECKS, DescriptorCheck
 from csp_hw.config import CspConfig
@@ -22,9 +23,14 @@ STOP_CYCLES = 1 << 14
 #: Cycles until what was on its way inside the core stands where it is seen.
 SETTLE_CYCLES = 4
 #: Cycles from a descriptor's last beat until its check has an answer.
-CHECK_CYCLES = 4
+CHECK_CYCLES = 5
+#: Cycles from ``launch`` until ``working`` and ``writing`` have risen.
+LAUNCH_CYCLES = 2
+#: Cycles until a port has heard ``stop`` and what it began before that shows in ``quiet``.
+STOP_REACHES = 2
 #: Cycles of ``flush``, and cycles after it until all that it resets has left its reset, too.
 FLUSH_CYCLES = 2
+LEAVE_CYCLES = FLUSH_CYCLES + Array.RESET_STAGES
 TIMEOUT_BITS = 32
 
 
@@ -77,7 +83,7 @@ class Control(wiring.Component):
         Begin it.
     working, writing : In(1)
         It is not done: the datapath is at work, or not all results are written. Both rise at most
-        two cycles after ``launch``.
+        ``LAUNCH_CYCLES`` + 1 cycles after ``launch``.
     left : In(1)
         Something is there that a finished pass should have used up. It may be seen
         ``SETTLE_CYCLES`` after the pass has finished.
@@ -140,7 +146,7 @@ class Control(wiring.Component):
         m.submodules.check = check = DescriptorCheck(self.config)
         m.submodules.buffer = buffer = DescriptorBuffer(self.config)
         place = Signal(OFFSET_BITS)
-        wait = Signal(range(max(SETTLE_CYCLES, CHECK_CYCLES, 2 * FLUSH_CYCLES)))
+        wait = Signal(range(max(SETTLE_CYCLES, CHECK_CYCLES, FLUSH_CYCLES + LEAVE_CYCLES)))
         idle_cycles = Signal(TIMEOUT_BITS)
         told = Signal()
         failure = Signal(ErrorCode)
@@ -233,7 +239,10 @@ class Control(wiring.Component):
                         fail(ErrorCode.DESCRIPTOR)
                         m.d.sync += self.detail.eq(check.number)
             with m.State("settle"):  # `working` follows `launch`
-                m.next = "run"
+                m.d.sync += wait.eq(wait + 1)
+                with m.If(wait == LAUNCH_CYCLES - 1):
+                    m.d.sync += wait.eq(0)
+                    m.next = "run"
             with m.State("run"):
                 with m.If(~self.working & ~self.writing):
                     m.next = "end"
@@ -258,7 +267,10 @@ class Control(wiring.Component):
             with m.State("stop"):
                 m.d.comb += self.stop.eq(1)
                 m.d.sync += idle_cycles.eq(idle_cycles + 1)
-                with m.If(self.quiet):
+                with m.If(wait != STOP_REACHES):
+                    m.d.sync += wait.eq(wait + 1)
+                with m.Elif(self.quiet):
+                    m.d.sync += wait.eq(0)
                     m.next = "flush"
                 with m.Elif((idle_cycles >= STOP_CYCLES) & ~told):
                     m.d.comb += self.failed.eq(1)
@@ -267,7 +279,7 @@ class Control(wiring.Component):
                 # The reset reaches some later than others: all are in it before the first leaves.
                 m.d.comb += [self.stop.eq(1), self.flush.eq(wait < FLUSH_CYCLES)]
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == 2 * FLUSH_CYCLES - 1):
+                with m.If(wait == FLUSH_CYCLES + LEAVE_CYCLES - 1):
                     m.d.comb += self.failed.eq(~told)
                     m.next = "idle"
         m.d.comb += self.busy.eq(~fsm.ongoing("idle"))

@@ -18,7 +18,7 @@ from csp_hw.ports import (
 )
 from csp_hw.store import ReplayStore
 from csp_hw.util import join, part
-from csp_hw.width import WidthConverter, WidthGather
+from csp_hw.width import RegisterSlice, WidthConverter, WidthGather
 
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
 PARAM_BYTES = 8
@@ -107,8 +107,8 @@ class Datapath(wiring.Component):
         m.submodules.weight_store = weight_store = ReplayStore(
             weights_layout(config), config.weight_words
         )
-        convolve = Signal()
-        m.d.comb += convolve.eq(descriptor.kind == Kind.CONVOLVE)
+        convolve = Signal()  # a register: known long before the start
+        m.d.sync += convolve.eq(descriptor.kind == Kind.CONVOLVE)
         start = self.start & convolve
 
         # What each block is told of the pass. Fields of one name mean the same.
@@ -171,17 +171,19 @@ class Datapath(wiring.Component):
             m.d.comb += join(source, sink)
 
         # A map goes to the feeder; one that is only pooled, and results, go to the pooler.
+        m.submodules.inputs = inputs = RegisterSlice(results_layout(config))
+        wiring.connect(m, wiring.flipped(self.inputs), inputs.i)
         m.d.comb += [
-            feeder.i.payload.eq(self.inputs.payload),
-            feeder.i.valid.eq(self.inputs.valid & convolve),
+            feeder.i.payload.eq(inputs.o.payload),
+            feeder.i.valid.eq(inputs.o.valid & convolve),
         ]
         with m.If(convolve):
-            m.d.comb += [self.inputs.ready.eq(feeder.i.ready), *join(engine.results, pooler.i)]
+            m.d.comb += [inputs.o.ready.eq(feeder.i.ready), *join(engine.results, pooler.i)]
         with m.Else():
             m.d.comb += [
-                self.inputs.ready.eq(pooler.i.ready),
-                pooler.i.payload.eq(self.inputs.payload),
-                pooler.i.valid.eq(self.inputs.valid),
+                inputs.o.ready.eq(pooler.i.ready),
+                pooler.i.payload.eq(inputs.o.payload),
+                pooler.i.valid.eq(inputs.o.valid),
             ]
 
         # Sums of a chunk that the layer does not have would overwrite those of another one.
@@ -202,7 +204,7 @@ class Datapath(wiring.Component):
         ]
         m.d.comb += [
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
-            self.left.eq(engine.kept | count_store.busy | weight_store.busy),
+            self.left.eq(engine.kept | count_store.busy | weight_store.busy | inputs.o.valid),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),
         ]

@@ -31,7 +31,7 @@ class DescriptorBuffer(wiring.Component):
     descriptor : Out
         Bits that belong to no field are 0.
     reserved : Out(1)
-        One of them was not, from two cycles after its beat until ``clear``.
+        One of them was not, from three cycles after its beat until ``clear``.
     """
 
     def __init__(self, config: CspConfig):
@@ -51,28 +51,36 @@ class DescriptorBuffer(wiring.Component):
         m = Module()
         width = len(self.beat)
         count = 8 * DESCRIPTOR_BYTES // width
-        place = Signal(count, init=1)  # one bit: the next beat's
+        next_place = Signal(count, init=1)  # one bit: the next beat's
         whole = Signal(8 * DESCRIPTOR_BYTES, reset_less=True)
-        m.d.comb += [self.descriptor.eq(whole), self.last.eq(place[-1])]
+        m.d.comb += [self.descriptor.eq(whole), self.last.eq(next_place[-1])]
+
+        # The beat and, one bit, its place; none if there is no beat.
+        beat = Signal.like(self.beat, reset_less=True)
+        place = Signal(count)
+        m.d.sync += [
+            beat.eq(self.beat),
+            place.eq(next_place & self.write.replicate(count)),
+        ]
 
         foreign = [(reserved_bits() >> width * n) & ((1 << width) - 1) for n in range(count)]
         with m.If(self.write):
-            m.d.sync += place.eq(place.rotate_left(1))
+            m.d.sync += next_place.eq(next_place.rotate_left(1))
         for n in range(count):
-            with m.If(self.write & place[n]):
+            with m.If(place[n]):
                 kept = ((1 << width) - 1) & ~foreign[n]
-                m.d.sync += whole[width * n : width * (n + 1)].eq(self.beat & kept)
+                m.d.sync += whole[width * n : width * (n + 1)].eq(beat & kept)
 
         # Whether something is where nothing should be: in groups of bits, then in all.
         wrong = Signal(width)
         for bit in range(width):
             where = [place[n] for n in range(count) if foreign[n] >> bit & 1]
-            m.d.comb += wrong[bit].eq(self.write & self.beat[bit] & Cat(where).any())
+            m.d.comb += wrong[bit].eq(beat[bit] & Cat(where).any())
         found = Signal((width + GROUP - 1) // GROUP)
         m.d.sync += [
             found.eq(Cat(wrong[bit : bit + GROUP].any() for bit in range(0, width, GROUP))),
             self.reserved.eq(self.reserved | found.any()),
         ]
         with m.If(self.clear):
-            m.d.sync += [place.eq(1), found.eq(0), self.reserved.eq(0)]
+            m.d.sync += [next_place.eq(1), found.eq(0), self.reserved.eq(0)]
         return m

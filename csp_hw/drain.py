@@ -57,24 +57,29 @@ class Drain(wiring.Component):
         m = Module()
         config = self.config
 
+        # As it comes, in registers: that a tile is finished is known late.
+        finished = Signal.like(self.finished, reset_less=True)
+        finished_valid = Signal()
+        m.d.sync += [finished.eq(self.finished), finished_valid.eq(self.finished_valid)]
+
         # At most two tiles wait: one a half.
         waiting = [
             Signal(finished_layout(config), name=f"tile_{n}", reset_less=True) for n in range(2)
         ]
         write_to, read_from = Signal(), Signal()
         for n in range(2):
-            with m.If(self.finished_valid & (write_to == n)):
-                m.d.sync += waiting[n].eq(self.finished)
-        m.d.sync += write_to.eq(write_to ^ self.finished_valid)
+            with m.If(finished_valid & (write_to == n)):
+                m.d.sync += waiting[n].eq(finished)
+        m.d.sync += write_to.eq(write_to ^ finished_valid)
 
-        # A tile may be drained once its last sum is written: `finished` comes a cycle before the
-        # product leaves the issuer, and the request leaves here a cycle after it was decided.
-        arrived = delayed(m, self.finished_valid, Array.DRAIN_DISTANCE - 1, "arrived")
+        # A tile may be drained once its last sum is written: its product leaves the issuer in the
+        # cycle of `finished`, and the request leaves here a cycle after it was decided.
+        arrived = delayed(m, finished_valid, Array.DRAIN_DISTANCE - 2, "arrived")
         computed = Signal(range(3))
         tiles = Signal(range(3))
         tile_done = Signal()
         m.d.sync += [
-            computed.eq(computed + self.finished_valid - tile_done),
+            computed.eq(computed + finished_valid - tile_done),
             tiles.eq(tiles + arrived - tile_done),
         ]
 
@@ -150,7 +155,7 @@ class Drain(wiring.Component):
         m.d.comb += [
             queue.data.eq(word),
             queue.write.eq(arrives),
-            self.busy.eq((computed != 0) | (room != self.queue_depth)),
+            self.busy.eq(finished_valid | (computed != 0) | (room != self.queue_depth)),
         ]
         m.d.sync += room.eq(room + do_read - ask)
         return m

@@ -122,7 +122,7 @@ class Engine(wiring.Component):
         layer = sequencer.current
         wiring.connect(m, wiring.flipped(self.layer), sequencer.layer)
         m.d.comb += [
-            sequencer.working.eq(issuer.open | drain.busy | output.busy),
+            sequencer.working.eq(issuer.given | issuer.open | drain.busy | output.busy),
             self.idle.eq(sequencer.idle),
             self.kept.eq((run_buffer.available != 0) | (row_buffer.available != 0) | output.given),
             skip.taps.eq(layer.taps),
@@ -188,7 +188,9 @@ class Engine(wiring.Component):
         m.d.comb += [
             events.cycles.eq(~self.idle),
             events.issued.eq(issuer.issued),
-            events.stalled_tiles.eq(sequencer.due & ~self.tiles.valid & ~issuer.open),
+            events.stalled_tiles.eq(
+                sequencer.due & ~self.tiles.valid & ~issuer.given & ~issuer.open
+            ),
             events.stalled_counts.eq(issuer.stalled_counts),
             events.stalled_activations.eq(issuer.stalled_activations),
             events.stalled_weights.eq(issuer.stalled_weights),

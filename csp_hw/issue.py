@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.ports import tile_layout
 from csp_hw.skip import block_layout
+from csp_hw.width import RegisterSlice
 
 
 def product_layout(config: CspConfig) -> data.StructLayout:
@@ -71,7 +72,7 @@ class Issuer(wiring.Component):
     Members
     -------
     chunks : In(8)
-        K, constant during a layer, from two cycles before its first block on.
+        K, constant during a layer.
     tiles, blocks : In(stream)
     activations, weights
         ``available``, ``offset`` and ``release`` of the two replay buffers.
@@ -81,8 +82,8 @@ class Issuer(wiring.Component):
         A tile whose last product is issued in this cycle, with ``finished_valid``.
     drained : In(2)
         Halves that are drained in this cycle.
-    open : Out
-        A tile is being computed.
+    given, open : Out
+        A tile's command is here that waits; a tile is being computed.
     stalled_* : Out
         Why no product is issued in this cycle, at most one of them: no block of counts, no
         activation, no weight, the accumulation buffer not drained.
@@ -105,6 +106,7 @@ class Issuer(wiring.Component):
                 "finished": Out(finished_layout(config)),
                 "finished_valid": Out(1),
                 "drained": In(2),
+                "given": Out(1),
                 "open": Out(1),
                 "issued": Out(1),
                 "stalled_counts": Out(1),
@@ -219,28 +221,39 @@ class Issuer(wiring.Component):
             self.finished.overlaps.eq(overlaps),
         ]
 
+        # The next tile's command, and whether its K · I entries fit a half.
+        m.submodules.commands = commands = RegisterSlice(
+            data.StructLayout({"tile": tile_layout(config), "overlaps": unsigned(1)})
+        )
+        largest = Signal(range(config.half_depth + 1))
+        with m.Switch(self.tiles.payload.interleave):
+            for n in range(1, config.max_interleave + 1):
+                with m.Case(n):
+                    m.d.comb += largest.eq(config.half_depth // n)
+        m.d.comb += [
+            commands.i.payload.tile.eq(self.tiles.payload),
+            commands.i.payload.overlaps.eq(self.chunks <= largest),
+            commands.i.valid.eq(self.tiles.valid),
+            self.tiles.ready.eq(commands.i.ready),
+            self.given.eq(commands.o.valid),
+        ]
+
         # The next block; the first of a tile needs the tile's command and a free place.
-        command = self.tiles.payload
-        # Whether K · I fits a half, for each I: known long before a tile comes.
-        interleaves = range(config.max_interleave + 1)
-        fits = Signal(len(interleaves), reset_less=True)
-        m.d.sync += fits.eq(Cat(self.chunks <= config.half_depth // max(n, 1) for n in interleaves))
+        command = commands.o.payload
         starts_tile = Signal()
-        command_overlaps = Signal()
         place_free = Signal()
         load = Signal()
         arriving = self.blocks.payload
         m.d.comb += [
             starts_tile.eq(~tile_open | self.finished_valid),
-            command_overlaps.eq(fits.bit_select(command.interleave, 1)),
-            place_free.eq(Mux(command_overlaps, ~occupied.bit_select(~half, 1), occupied == 0)),
+            place_free.eq(Mux(command.overlaps, ~occupied.bit_select(~half, 1), occupied == 0)),
             load.eq(
                 (~block_valid | block_done)
                 & self.blocks.valid
-                & (~starts_tile | (self.tiles.valid & place_free))
+                & (~starts_tile | (self.given & place_free))
             ),
             self.blocks.ready.eq(load),
-            self.tiles.ready.eq(load & starts_tile),
+            commands.o.ready.eq(load & starts_tile),
         ]
         occupy = Signal(2)
         m.d.sync += occupied.eq(occupied & ~self.drained | occupy)
@@ -272,23 +285,23 @@ class Issuer(wiring.Component):
             ]
         with m.If(load & starts_tile):
             m.d.sync += [
-                tile.eq(command),
-                final_pixel.eq(command.interleave - 1),
+                tile.eq(command.tile),
+                final_pixel.eq(command.tile.interleave - 1),
                 tile_open.eq(1),
                 half.eq(~half),
-                overlaps.eq(command_overlaps),
+                overlaps.eq(command.overlaps),
                 touched.eq(0),
             ]
-            m.d.comb += occupy.eq(Mux(command_overlaps, Cat(half, ~half), 0b11))
+            m.d.comb += occupy.eq(Mux(command.overlaps, Cat(half, ~half), 0b11))
 
         # Why nothing is issued. Nothing is due if no tile was asked for.
         m.d.comb += [
             self.stalled_activations.eq(due & ~activations_ready),
             self.stalled_weights.eq(due & activations_ready & ~weights_ready),
-            self.stalled_counts.eq(~due & (tile_open | self.tiles.valid) & ~self.stalled_bank),
-            self.stalled_bank.eq(
-                ~due & ~tile_open & self.tiles.valid & self.blocks.valid & ~place_free
+            self.stalled_counts.eq(
+                ~due & (tile_open | self.given | self.tiles.valid) & ~self.stalled_bank
             ),
+            self.stalled_bank.eq(~due & ~tile_open & self.given & self.blocks.valid & ~place_free),
         ]
 
         # Hand the product on, in step with the data.

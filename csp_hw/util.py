@@ -110,18 +110,21 @@ def flushed(m: Module, name: str, flush: Value, *, at_once: bool = False) -> Dom
     They have a register, since nets of so many loads take long. Other blocks may leave their reset
     earlier or later: ``flush`` must last until all are in it. With ``at_once`` the domain's own
     reset comes at once, as ports of AXI need it: nothing is valid there during a reset.
+    """
+    reset = Signal(init=1, name=f"{name}_reset")
+    m.d.sync += reset.eq(flush)
+    return own_reset(m, name, (ResetSignal() | reset) if at_once else reset)
 
-    A clock domain of its own: Verilog modules take their reset from a domain. Its name is none of
-    a module around this one.
+
+def own_reset(m: Module, name: str, reset: Value) -> DomainRenamer:
+    """Give what gives blocks a reset of their own.
+
+    A clock domain: Verilog modules take their reset from one. Its name is none of a module around
+    this one.
     """
     domain = ClockDomain(name, local=True)
     m.domains += domain
-    reset = Signal(init=1, name=f"{name}_reset")
-    m.d.sync += reset.eq(flush)
-    m.d.comb += [
-        domain.clk.eq(ClockSignal()),
-        domain.rst.eq((ResetSignal() | reset) if at_once else reset),
-    ]
+    m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(reset)]
     return DomainRenamer(name)
 
 

@@ -107,26 +107,30 @@ def choose_tiles(groups: Ints, costs: TileCosts, interleave: int | None = None) 
     ``interleave``, if it is given.
 
     Where the input is still arriving, a large tile waits long for its last pixel, while the array
-    idles. Then each smaller I makes plans, too; but it uses a weight less often, so it is taken
-    only if it saves more than 1/``SPARE``, and then the fewest tiles that do.
+    idles. Then each smaller I makes plans, too, and each I plans with a tapered end: the last tile
+    is halved until one group is left, so that little is to do behind the input's last beat. But a
+    small tile uses a weight less often, so it is taken only if it saves more than 1/``SPARE``, and
+    then the fewest tiles that do.
     """
     config, chunks = costs.config, costs.chunks
     largest = min(config.max_interleave, interleave or config.max_interleave)
     sizes = [min(space // chunks, largest) for space in (config.half_depth, config.depth)]
     segments = _segments(groups)
 
-    def plans(sizes: Iterable[int]) -> list[tuple[Tile, ...]]:
+    def plans(sizes: Iterable[int], *, tapered: bool) -> list[tuple[Tile, ...]]:
         return [
-            _tiles(segments, size, config.rows, balanced=balanced)
+            _tiles(segments, size, config.rows, balanced=balanced, tapered=tapered)
             for size in dict.fromkeys(sizes)
             if size
             for balanced in (False, True)
         ]
 
-    first = min(plans(sizes), key=costs.cycles)
+    first = min(plans(sizes, tapered=False), key=costs.cycles)
     if costs.arrival is None:
         return first
-    smaller = sorted(plans(range(1, sizes[0])), key=len)
+    smaller = plans(range(1, sizes[0]), tapered=False)
+    smaller += plans((*range(1, sizes[0]), *sizes), tapered=True)
+    smaller.sort(key=len)
     least = min(map(costs.cycles, [first, *smaller]))
     limit = least + least // SPARE
     return next(plan for plan in (first, *smaller) if costs.cycles(plan) <= limit)
@@ -140,7 +144,7 @@ def _segments(groups: Ints) -> list[tuple[int, int]]:
 
 
 def _tiles(
-    segments: list[tuple[int, int]], interleave: int, rows: int, *, balanced: bool
+    segments: list[tuple[int, int]], interleave: int, rows: int, *, balanced: bool, tapered: bool
 ) -> tuple[Tile, ...]:
     tiles: list[Tile] = []
     for first, length in segments:
@@ -149,6 +153,9 @@ def _tiles(
             edges = [length * number // count for number in range(count + 1)]
         else:
             edges = [*range(0, length, interleave), length]
+        if tapered and (first, length) == segments[-1]:
+            while edges[-1] - edges[-2] > 1:
+                edges.insert(-1, (edges[-2] + edges[-1] + 1) // 2)
         for start, stop in itertools.pairwise(edges):
             tiles.append(Tile(len(tiles), (first + start) * rows, stop - start))
     return tuple(tiles)

@@ -12,6 +12,7 @@ from csp_hw.feeder import lines
 from csp_hw.feeder.gate import TileGate
 from csp_hw.feeder.intake import TileIntake
 from csp_hw.feeder.kernel import KernelScan
+from csp_hw.feeder.layouts import span_layout
 from csp_hw.feeder.lines import LineBuffer
 from csp_hw.feeder.queue import WordQueue
 from csp_hw.feeder.replay import TapReplay
@@ -28,6 +29,7 @@ from csp_hw.ports import (
     results_layout,
     tile_layout,
 )
+from csp_hw.width import RegisterSlice
 
 #: Cycles for which writer and reader must wait for each other until it counts as for ever: more
 #: than a change of either takes to reach the other.
@@ -139,6 +141,7 @@ class Feeder(wiring.Component):
         m.submodules.intake = intake = TileIntake(config)
         m.submodules.walker = walker = LaneWalker(config)
         m.submodules.resolver = resolver = TapResolver(config)
+        m.submodules.spans = spans = RegisterSlice(span_layout(config))
         m.submodules.gate = gate = TileGate(config)
         m.submodules.replay = replay = TapReplay(config)
         m.submodules.writer = writer = MapWriter(config)
@@ -168,7 +171,8 @@ class Feeder(wiring.Component):
         # Tiles.
         wiring.connect(m, wiring.flipped(self.entries), intake.entries)
         wiring.connect(m, intake.walks, walker.walks)
-        wiring.connect(m, intake.spans, gate.spans)
+        wiring.connect(m, intake.spans, spans.i)
+        wiring.connect(m, spans.o, gate.spans)
         wiring.connect(m, walker.tiles, wiring.flipped(self.tiles))
         m.d.comb += [
             intake.chunks.eq(self.chunks),

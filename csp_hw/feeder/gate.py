@@ -110,8 +110,10 @@ class TileGate(wiring.Component):
 
         left = Signal(TILE_BITS, reset_less=True)
         running = Signal()
+        finished = Signal()
         m.d.sync += [
-            left.eq(left - self.finish),
+            finished.eq(self.finish),
+            left.eq(left - finished),
             self.unlimited.eq(running & (left == 0)),
         ]
         with m.If(self.begin):

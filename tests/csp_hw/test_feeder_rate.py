@@ -78,10 +78,10 @@ def test_latency(changes):
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 1), (1, 11)])
 def test_start(kernel):
-    # Nothing can enter before the kernel is known: a cycle a row or column, and eight more.
+    # Nothing can enter before the kernel is known: a cycle a row or column, and nine more.
     down, right = (side // 2 for side in kernel)
     geometry = Geometry(
         in_shape=(4, 4, 4), filters=1, kernel=kernel, padding=(down, right, down, right)
     )
     run = feed(CONFIG, [make(geometry, 1, 1)])
-    assert run.i.cycles[0] - run.starts[0] == max(kernel) + 8
+    assert run.i.cycles[0] - run.starts[0] == max(kernel) + 9

@@ -120,7 +120,7 @@ class Run:
         dut = self.dut
         ctx.set(dut.chunks, self.chunks)
         names = [*(f"{kind}_{what}" for kind in self.depth for what in ("offset", "release"))]
-        names += ["issued", *STALLS, "finished_valid", "finished", "open", "product"]
+        names += ["issued", *STALLS, "finished_valid", "finished", "given", "open", "product"]
         ports = [getattr(dut, name) for name in names] + [dut.tiles.valid]
         kept = dict.fromkeys(self.depth, 0)
         base = dict.fromkeys(self.depth, 0)
@@ -194,7 +194,7 @@ class Run:
     def account(self, at, kept, tiles_valid):
         """Check that every cycle with something to do is spent on one thing, for a reason."""
         reasons = [name for name in ("issued", *STALLS) if at[name]]
-        assert len(reasons) == (1 if at["open"] or tiles_valid else 0)
+        assert len(reasons) == (1 if at["open"] or at["given"] or tiles_valid else 0)
         self.spent[reasons[0] if reasons else "nothing"] += 1
         if at["stalled_activations"]:
             assert at["activations_offset"] >= kept["activations"]

@@ -417,6 +417,8 @@ def test_tiles_are_small_where_they_would_wait():
 
     # Input and products take the same time: tiles of one group wait for an eighth of the map.
     assert sizes(arriving(steps=100, beats=25)) == 8 * [1]
+    # The input takes twice as long: only behind its last beat are small tiles worth it.
+    assert sizes(arriving(steps=50, beats=25)) == [3, 3, 1, 1]
     # Less than 1/SPARE is to be saved, or nothing: a weight is used by all groups.
     assert sizes(arriving(steps=10_000, beats=25)) == [8]
     assert sizes(dataclasses.replace(arriving(steps=100, beats=25), arrival=None)) == [8]
