@@ -48,8 +48,8 @@ class Front:
         self.counts_sent, self.weights_sent = self._taps.loads, self._issue.sent
         self.idle = max(self._issue.done + 1, drain.idle)
         self.spent["stalled_drain"] = self.idle - 1 - self._issue.done
-        # The feeder is at rest two cycles after its last word is asked for, and one after all else.
-        ends = (tiles.finished + 2, stored + 1, self._words.entered + 1, tiles.commanded + 1)
+        # The feeder is at rest three cycles after its last request, and one after all else.
+        ends = (tiles.finished + 3, stored + 1, self._words.entered + 1, tiles.commanded + 1)
         self.feeder_idle = max(*ends, tiles.open + 1) + 1
 
     def _tile(self, number: int, taken: Taken) -> None:
@@ -73,8 +73,8 @@ class Front:
             if index:
                 load = issue.next(available)
             else:
-                load = issue.first(available, taken.command, overlaps=overlaps)
-                tiles.commanded = load
+                load = issue.first(available, taken.command, taken.given, overlaps=overlaps)
+                tiles.loaded = [tiles.loaded[-1], load]
             self._taps.loaded(load)
             if block.counts:
                 at = block.first_weight

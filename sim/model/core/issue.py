@@ -30,24 +30,24 @@ class IssueTimes:
         self._half = 0
         self._free = [0, 0]  # from when on each half of the accumulation buffer is
 
-    def first(self, available: int, command: int, *, overlaps: bool) -> int:
+    def first(self, available: int, command: int, given: int, *, overlaps: bool) -> int:
         """Load the first block of a tile.
 
         Parameters
         ----------
         available : int
-            From when on it is on offer,
-        command : int
-            and the tile's command.
+            From when on it is on offer.
+        command, given : int
+            From when on the tile's command is on offer, and is there.
         overlaps : bool
             The tile takes half of the accumulation buffer.
         """
         spent, done = self.spent, self.done
         self._half = 1 - self._half
         place = self._free[self._half] if overlaps else max(self._free)
-        load = max(available, done, command, place)
+        load = max(available, done, given, place)
         tiles = max(0, command - (done + 1))
-        bank = max(0, place - max(command, available, done + 1))
+        bank = max(0, place - max(given, available, done + 1))
         spent["stalled_tiles"] += tiles
         spent["stalled_bank"] += bank
         spent["stalled_counts"] += load - done - tiles - bank

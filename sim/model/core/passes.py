@@ -24,8 +24,10 @@ from sim.program.passes import Pass
 
 #: Ports of the memory: tables, maps, results and residuals.
 TABLES, MAPS, RESULTS = PORTS = ("wgt", "act", "res")
-#: The cycle in which a descriptor is asked for, and from a pass's launch to its first run of a map.
-ASK, LOOPS = 1, 2
+#: The cycle in which a descriptor is asked for.
+ASK = 1
+#: From a descriptor's check to the launch of its pass, and from there to the first run of a map.
+LAUNCH, LOOPS = 1, 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def pass_cycles(step: Pass, timing: Timing | Mapping[str, Timing]) -> PassCycles
     beats = DESCRIPTOR_BYTES // cols
     descriptor = Client([(0, beats)], ASK, FETCH_DEPTH, cols)
     ReadPort([descriptor], ports[TABLES], cols).run(lambda: False)
-    start = descriptor.taken(beats - 1) + CHECK_CYCLES
+    start = descriptor.taken(beats - 1) + CHECK_CYCLES + LAUNCH
     if step.kind is Kind.CONVOLVE:
         front, ends = _convolution(step, start, ports)
         counters |= {CYCLES: front.idle - (start + 2), **front.spent, **_words(step)}
@@ -108,7 +110,7 @@ def _pooling(step: Pass, start: int, ports: Mapping[str, Timing]) -> tuple[int, 
     """Give when a pooling alone, and the port of its results, are at rest."""
     cols = step.config.cols
     pool, write = _behind(step, start, ports)
-    source = Waiting(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols)
+    source = Waiting(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols, sliced=True)
     port = ReadPort([source], ports[MAPS], cols)
     while source.known < source.total:
         if source.known == source.count:
@@ -147,7 +149,7 @@ def _front(
     step: Pass, start: int, ports: Mapping[str, Timing], tables: Tables, pool: PoolerTimes
 ) -> tuple[Front, Converter]:
     cols = step.config.cols
-    source = Bounded(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols)
+    source = Bounded(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols, sliced=True)
     residual = None
     if step.residual is not None:
         added = Waiting(runs_of(step.residual), start + LOOPS, MAP_DEPTH, cols)

@@ -15,6 +15,8 @@ from sim.model.core.memory import Bucket, Flow, Times
 OFFER = 3
 #: From a beat's transfer to its place being free.
 FREED = 2
+#: Beats that a slice holds.
+SLICE = 2
 #: From a burst's last beat to the next address, if too many were outstanding.
 SETTLED = 2
 
@@ -30,13 +32,18 @@ class Client:
         Of its queue.
     beat : int
         Bytes.
+    sliced : bool
+        Behind the queue is a :class:`csp_hw.width.RegisterSlice`, which holds two beats.
     """
 
-    def __init__(self, runs: Sequence[Run], begin: int, depth: int, beat: int) -> None:
+    def __init__(
+        self, runs: Sequence[Run], begin: int, depth: int, beat: int, *, sliced: bool = False
+    ) -> None:
         self.total = sum(beats for _, beats in runs)
         self.count = 0  # beats that have arrived
         self.known = 0  # beats of which it is known when they leave
         self._depth = depth
+        self._wait, self._held = (1, SLICE) if sliced else (0, 0)
         self._flows: list[Flow] = []  # bursts
         self._starts: list[int] = []  # their first beats
         # When beats leave: from a number on at the earliest a cycle, and one after the other.
@@ -54,7 +61,7 @@ class Client:
     def arrived(self, number: int) -> int:
         """Give from when on a beat is on offer, if those before it have left."""
         index = bisect_right(self._starts, number) - 1
-        return self._flows[index].at(number - self._starts[index]) + OFFER
+        return self._flows[index].at(number - self._starts[index]) + OFFER + self._wait
 
     def offers(self) -> Times:
         """Give the same of all beats."""
@@ -76,6 +83,14 @@ class Client:
         index = bisect_right(self._part_starts, number) - 1
         start, first = self._parts[index]
         return max(self.arrived(number), first + number - start)
+
+    def _freed(self, number: int) -> int:
+        """Give when a beat leaves the queue."""
+        if not self._held:
+            return self.taken(number)
+        offered = self.arrived(number) - self._wait
+        before = number - self._held
+        return max(offered, self.taken(before) + 1) if before >= 0 else offered
 
     def all_taken(self) -> Times:
         """Give when all beats leave."""
@@ -113,8 +128,8 @@ class Client:
         planner = self.planner
         if self.offer == NEVER and planner.beats:
             needs = planner.total - self._depth
-            if needs <= self.known:
-                ready = self.taken(needs - 1) + FREED if needs > 0 else EARLY
+            if needs <= min(self.known + self._held, self.count):
+                ready = self._freed(needs - 1) + FREED if needs > 0 else EARLY
                 self.beats = planner.beats
                 self.offer = planner.cut(ready, self.free) + 1
 
@@ -136,8 +151,10 @@ class Waiting(Client):
 class Bounded(Client):
     """A client whose beats below a number leave from a cycle on; those above have to wait."""
 
-    def __init__(self, runs: Sequence[Run], begin: int, depth: int, beat: int) -> None:
-        super().__init__(runs, begin, depth, beat)
+    def __init__(
+        self, runs: Sequence[Run], begin: int, depth: int, beat: int, *, sliced: bool = False
+    ) -> None:
+        super().__init__(runs, begin, depth, beat, sliced=sliced)
         self._bounds: list[tuple[int, int]] = []
 
     def allow(self, below: int, since: int) -> None:

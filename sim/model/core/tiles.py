@@ -19,7 +19,7 @@ WALKED = 3
 #: From the cycle in which a tile's limit is adopted to the first beat that it lets in.
 ADOPTED = 2
 #: From the last word of the last tile to the first beat that no limit holds back.
-UNLIMITED = 3
+UNLIMITED = 4
 
 
 class Taken(NamedTuple):
@@ -30,11 +30,14 @@ class Taken(NamedTuple):
     time
         The cycle in which the feeder takes it.
     command
-        From when on its command is on offer to the engine.
+        From when on its command is on offer to the engine,
+    given
+        and is there for the issuer.
     """
 
     time: int
     command: int
+    given: int
 
 
 class TileTimes:
@@ -67,7 +70,9 @@ class TileTimes:
         last = self._tiles[-1]
         self._lanes = lane_times(step, last.base + last.interleave * config.rows)
         self._entry_left, self._measured_left = EARLY, EARLY
-        self._walk_taken, self._span_taken = EARLY, EARLY
+        self._walk_taken = EARLY
+        self._told = EARLY  # when what the gate must know of a tile went to the slice before it
+        self._spans = [EARLY, EARLY]  # and when it left the slice: of the last two tiles
         self._stepped = EARLY  # when the lane before was walked over
         self._lane = 0
         self._moved = EARLY  # when the command before went to the register on offer
@@ -76,7 +81,8 @@ class TileTimes:
         # Told from outside.
         self.released: list[int] = []  # groups of lanes
         self.finished = EARLY  # the last word of the tile before is asked for
-        self.commanded = EARLY  # the engine takes the command of the tile before
+        self.commanded = EARLY  # when the command of the tile before went to the issuer's slice
+        self.loaded = [EARLY, EARLY]  # and when it left that: of the last two tiles
 
     def take(self, number: int) -> Taken:
         """Take a tile, all those before it being read."""
@@ -92,18 +98,22 @@ class TileTimes:
         needed = self._places.needed(end + self._places.far)
         complete = self._stored(needed) + 1 if needed else self.open + 1
         self._taken = max(self.finished, span + HELD, complete + 1, stepped + WALKED)
-        return Taken(self._taken, self._moved + 1)
+        command = self._moved + 1
+        self.commanded = max(command, self.commanded + 1, self.loaded[-2] + 1)
+        return Taken(self._taken, command, self.commanded + 1)
 
     def _enter(self) -> int:
         """Take the next entry of the list; give when the gate takes what it says."""
         entry = max(self._entries.offer(), self._entry_left, self._start + 1)
         self._entries.take(entry)
         self._entry_left = max(entry + 1, self._measured_left)
-        measured = max(self._entry_left + 1, self.open, self._walk_taken, self._span_taken)
+        measured = max(self._entry_left + 1, self.open, self._walk_taken, self._told)
         self._measured_left = measured
         self._walk_taken = max(measured + 1, self._stepped)
-        self._span_taken = max(measured + 1, self._taken)
-        return self._span_taken
+        self._told = max(measured + 1, self._spans[-2] + 1)
+        span = max(self._told + 1, self._taken)
+        self._spans = [self._spans[-1], span]
+        return span
 
     def _walk(self, base: int, interleave: int) -> int:
         """Walk over the lanes of a tile and those before it; give when the last one is."""
