@@ -92,7 +92,7 @@ class IssueTimes:
         places = (self._weights + numbers(words)) % len(room)
         offers = np.maximum(offers, room[places] + 1)
         wanted = np.full(words * interleave, EARLY, dtype=np.int64)
-        np.add(entered, 1, out=wanted[: len(entered)])
+        wanted[: len(entered)] = entered + 1
         # A run's weights leave the buffer at its end, which may let later ones of this block in.
         while True:
             sent = chain(offers, self._sent)
@@ -100,6 +100,8 @@ class IssueTimes:
             earliest[shape.first] = np.maximum(earliest[shape.first], sent + 1)
             issued = chain(earliest, load)
             ends = np.repeat(issued[shape.ends], shape.runs)
+            if words <= len(room):
+                break
             later = np.maximum(offers[len(room) :], ends[: -len(room)] + 1)
             if np.array_equal(later, offers[len(room) :]):
                 break

@@ -3,6 +3,7 @@
 
 from typing import NamedTuple
 
+from csp_algo.errors import CspError
 from csp_hw.feeder.layouts import lane_slots
 from sim.model.core.bursts import EARLY
 from sim.model.core.reader import Bounded, ReadPort
@@ -143,6 +144,8 @@ class TileTimes:
         """Give when so many beats are in the line buffer."""
         source = self._source
         self._port.run(lambda: source.known >= beats)
+        if source.known < beats:
+            raise CspError(f"the line buffer never holds beat {beats} of the map, which is needed")
         return source.taken(beats - 1)
 
     def end(self) -> int:

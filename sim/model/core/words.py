@@ -31,6 +31,7 @@ class WordTimes:
         self._entered = np.full(CREDITS, EARLY, dtype=np.int64)  # the last words of all
         self._count = 0
         self._room = np.full(config.row_words, EARLY, dtype=np.int64)
+        self._released = EARLY  # when words were released last
 
     @property
     def asked(self) -> int:
@@ -68,24 +69,29 @@ class WordTimes:
         """
         taps = len(written)
         count = taps * interleave
-        asked = max(self._asked, begin)
         earliest = np.full(count, EARLY, dtype=np.int64)
         earliest[:taps] = written + 1
         old = min(count, CREDITS)
         np.maximum(earliest[:old], self._entered[:old] + 1, out=earliest[:old])
-        places = (self._count + numbers(count)) % len(self._room)
-        # Without the places of the queue that words of this block give back: they never matter.
-        offered = chain(earliest, asked) + self._latency
-        entered = chain(np.maximum(offered, self._room[places] + 1), self.entered)
-        if count > CREDITS:
-            later = earliest[CREDITS:]
-            np.maximum(later, entered[:-CREDITS] + 1, out=later)
+        asked = max(self._asked, begin)
         asks = chain(earliest, asked)
-        self._entered = np.concatenate((self._entered, entered))[-CREDITS:]
+        # Without the places of the queue that words of this block give back: they never matter.
+        entered = offered = asks + self._latency
+        if self._released >= int(offered[0]):
+            places = (self._count + numbers(count)) % len(self._room)
+            entered = np.maximum(offered, self._room[places] + 1)
+        if self.entered >= int(offered[0]) or entered is not offered:
+            entered = chain(entered, self.entered)
+            if count > CREDITS:
+                later = earliest[CREDITS:]
+                np.maximum(later, entered[:-CREDITS] + 1, out=later)
+                asks = chain(earliest, asked)
+        self._entered = np.concatenate((self._entered, entered[-CREDITS:]))[-CREDITS:]
         self._count += count
         self._asked = int(asks[-1])
         return entered, (asks[taps - 1 :: taps] + self._release).tolist()
 
     def release(self, words: int, time: int) -> None:
         """Let the oldest words go, which are the newest ones, too."""
+        self._released = time
         self._room[(self._count - words + numbers(words)) % len(self._room)] = time
