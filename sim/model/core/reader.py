@@ -9,7 +9,7 @@ import numpy as np
 from csp_hw.axi.reader import OUTSTANDING, longest_burst
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import EARLY, NEVER, Planner, Run
-from sim.model.core.memory import Bucket, Flow, Times
+from sim.model.core.memory import Bucket, Flow, Times, numbers
 
 #: From a beat's arrival on the port to its being on offer.
 OFFER = 3
@@ -46,9 +46,11 @@ class Client:
         self._wait, self._held = (1, SLICE) if sliced else (0, 0)
         self._flows: list[Flow] = []  # bursts
         self._starts: list[int] = []  # their first beats
-        # When beats leave: from a number on at the earliest a cycle, and one after the other.
-        self._parts: list[tuple[int, int]] = []
-        self._part_starts: list[int] = []
+        self._open = 0  # the burst of the next beat to leave
+        # When beats leave: from a number on at the earliest a cycle, and one after the other; each
+        # part lies in a burst.
+        self._parts: list[tuple[int, int, int]] = []
+        self._part = 0  # that of the newest place that was given back
         self._last = EARLY
         burst = longest_burst(beat, depth)
         self.planner = Planner(runs, begin, burst=burst, data_bytes=beat)
@@ -60,8 +62,10 @@ class Client:
 
     def arrived(self, number: int) -> int:
         """Give from when on a beat is on offer, if those before it have left."""
-        index = bisect_right(self._starts, number) - 1
-        return self._flows[index].at(number - self._starts[index]) + OFFER + self._wait
+        return self._offer(bisect_right(self._starts, number) - 1, number)
+
+    def _offer(self, burst: int, number: int) -> int:
+        return self._flows[burst].at(number - self._starts[burst]) + OFFER + self._wait
 
     def offers(self) -> Times:
         """Give the same of all beats."""
@@ -69,7 +73,7 @@ class Client:
         beats = np.diff(np.append(starts, self.count))
         firsts = np.array([flow.first for flow in self._flows], dtype=np.int64)
         credit = np.array([flow.credit for flow in self._flows], dtype=np.int64)
-        places = np.arange(self.count) - np.repeat(starts, beats)
+        places = numbers(self.count) - np.repeat(starts, beats)
         firsts, credit = np.repeat(firsts, beats), np.repeat(credit, beats)
         if not self.count:
             return places
@@ -80,35 +84,45 @@ class Client:
 
     def taken(self, number: int) -> int:
         """Give when a beat leaves, which must be known."""
-        index = bisect_right(self._part_starts, number) - 1
-        start, first = self._parts[index]
-        return max(self.arrived(number), first + number - start)
+        return self._left(bisect_right(self._parts, (number, NEVER, NEVER)) - 1, number)
+
+    def _left(self, part: int, number: int) -> int:
+        start, first, burst = self._parts[part]
+        return max(self._offer(burst, number), first + number - start)
 
     def _freed(self, number: int) -> int:
-        """Give when a beat leaves the queue."""
-        if not self._held:
-            return self.taken(number)
-        offered = self.arrived(number) - self._wait
-        before = number - self._held
-        return max(offered, self.taken(before) + 1) if before >= 0 else offered
+        """Give when a beat leaves the queue; numbers only grow."""
+        held, parts = self._held, self._parts
+        if held:
+            offered = self.arrived(number) - self._wait
+            number -= held
+            if number < 0:
+                return offered
+        part = self._part
+        while part + 1 < len(parts) and parts[part + 1][0] <= number:
+            part += 1
+        self._part = part
+        left = self._left(part, number)
+        return max(offered, left + 1) if held else left
 
     def all_taken(self) -> Times:
         """Give when all beats leave."""
-        starts = np.array(self._part_starts, dtype=np.int64)
-        firsts = np.array([first for _, first in self._parts], dtype=np.int64)
+        starts = np.array([start for start, _, _ in self._parts], dtype=np.int64)
+        firsts = np.array([first for _, first, _ in self._parts], dtype=np.int64)
         beats = np.diff(np.append(starts, self.known))
-        places = np.arange(self.known) + np.repeat(firsts - starts, beats)
+        places = numbers(self.known) + np.repeat(firsts - starts, beats)
         return np.maximum(self.offers(), places)
 
     def take(self, beats: int, earliest: int) -> None:
         """Let so many beats leave that have arrived, in one burst, none before some cycle."""
-        number = self.known
-        first = max(self.arrived(number), earliest, self._last + 1)
-        self._parts.append((number, first))
-        self._part_starts.append(number)
+        number, burst, starts = self.known, self._open, self._starts
+        while burst + 1 < len(starts) and starts[burst + 1] <= number:
+            burst += 1
+        self._open = burst
+        first = max(self._offer(burst, number), earliest, self._last + 1)
+        self._parts.append((number, first, burst))
         self.known += beats
-        last = self.known - 1
-        self._last = max(self.arrived(last), first + last - number)
+        self._last = max(self._offer(burst, self.known - 1), first + beats - 1)
 
     def settle(self) -> None:
         """Let beats leave as far as it is known when."""
@@ -117,8 +131,10 @@ class Client:
 
     def _together(self) -> int:
         """Give how many of the next beats came in one burst."""
-        index = bisect_right(self._starts, self.known)
-        end = self._starts[index] if index < len(self._starts) else self.count
+        burst, starts = self._open, self._starts
+        while burst + 1 < len(starts) and starts[burst + 1] <= self.known:
+            burst += 1
+        end = starts[burst + 1] if burst + 1 < len(starts) else self.count
         return end - self.known
 
     # --- Bursts -------------------------------------------------------------------------------
@@ -200,6 +216,9 @@ class Listed(Client):
         """Give when a beat leaves."""
         return self._times[number]
 
+    def _freed(self, number: int) -> int:
+        return self._times[number]
+
     def all_taken(self) -> Times:
         """Give when all beats leave."""
         return np.array(self._times, dtype=np.int64)
@@ -218,6 +237,7 @@ class ReadPort:
 
     def __init__(self, clients: Sequence[Client], timing: Timing, beat: int) -> None:
         self._clients = clients
+        self._active = list(enumerate(clients))  # those with bursts that are to come
         self._latency = timing.read_latency
         self._slots = timing.outstanding
         self._bucket = Bucket(beat, timing.read_rate)
@@ -235,22 +255,30 @@ class ReadPort:
 
     def _burst(self) -> bool:
         """Ask for the next burst, if it is known which one that is."""
-        clients = self._clients
-        first = NEVER
-        for client in clients:
+        count = len(self._clients)
+        first, ends = NEVER, False
+        for _, client in self._active:
             if client.offer == NEVER:
                 client.plan()
-            first = min(first, client.offer)
+            if client.offer < first:
+                first = client.offer
+            ends |= not client.planner.beats and client.offer == NEVER
+        if ends:
+            self._active = [
+                (number, client)
+                for number, client in self._active
+                if client.planner.beats or client.offer != NEVER
+            ]
         if first == NEVER:
             return False
         chosen = max(first, self._fetched + 1, self._asked)
-        count = len(clients)
-        for step in range(1, count + 1):
-            number = (self._turn + step) % count
-            if clients[number].offer <= chosen:
-                break
+        # The next one in turn of those with a burst on offer.
+        _, number, client = min(
+            ((number - self._turn - 1) % count, number, client)
+            for number, client in self._active
+            if client.offer <= chosen
+        )
         self._turn = number
-        client = clients[number]
         last = self._last
         self._fetched = client.free = chosen + 1
         client.offer = NEVER
