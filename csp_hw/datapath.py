@@ -92,6 +92,13 @@ class Datapath(wiring.Component):
         m = Module()
         config, descriptor = self.config, self.descriptor
         cols, lanes = config.cols, config.lookahead
+        # What has loads all over the datapath leaves from registers; the kind is known long before.
+        convolve, begin, start = Signal(), Signal(), Signal()
+        m.d.sync += [
+            convolve.eq(descriptor.kind == Kind.CONVOLVE),
+            begin.eq(self.start),
+            start.eq(self.start & convolve),
+        ]
         inside = None if self.hierarchical else Engine(config)
         engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
         m.submodules.feeder = feeder = Feeder(config, hierarchical=self.hierarchical)
@@ -108,11 +115,6 @@ class Datapath(wiring.Component):
         m.submodules.weight_store = weight_store = ReplayStore(
             weights_layout(config), config.weight_words
         )
-        convolve = Signal()  # a register: known long before the start
-        m.d.sync += convolve.eq(descriptor.kind == Kind.CONVOLVE)
-        # What has loads all over the datapath leaves from registers.
-        begin, start = Signal(), Signal()
-        m.d.sync += [begin.eq(self.start), start.eq(self.start & convolve)]
 
         # What each block is told of the pass. Fields of one name mean the same.
         for told, prefix in ((feeder.feed, ""), (engine.layer.payload, ""), (pooler.pool, "pool_")):

@@ -10,7 +10,6 @@ from csp_hw.ports import tile_layout
 from csp_hw.skip import block_layout
 from csp_hw.width import RegisterSlice
 
-
 #: Cycles from a product's issue until its words are there, and what is known of it.
 PRODUCT_LATENCY = 2
 
