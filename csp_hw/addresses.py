@@ -116,14 +116,16 @@ class PassAddresses(wiring.Component):
         reading = []
         for name, (offset, beats, times) in tables.items():
             m.submodules[name] = repeater = Repeater()
-            wiring.connect(m, repeater.o, wiring.flipped(getattr(self, name)))
+            m.submodules[f"{name}_slice"] = out = RegisterSlice(run_layout())
+            wiring.connect(m, repeater.o, out.i)
+            wiring.connect(m, out.o, wiring.flipped(getattr(self, name)))
             m.d.comb += [
                 repeater.start.eq(self.start & convolve),
                 repeater.offset.eq(offset),
                 repeater.beats.eq(beats),
                 repeater.times.eq(times),
             ]
-            reading.append(repeater.busy)
+            reading.append(repeater.busy | out.o.valid)
 
         # Maps.
         asked = {"inputs": 1, "residual": d.residual, "results": 1}

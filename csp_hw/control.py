@@ -25,7 +25,7 @@ SETTLE_CYCLES = 4
 #: Cycles from a descriptor's last beat until its check has an answer.
 CHECK_CYCLES = 5
 #: Cycles from ``launch`` until ``working`` and ``writing`` have risen.
-LAUNCH_CYCLES = 2
+LAUNCH_CYCLES = 3
 #: Cycles until a port has heard ``stop`` and what it began before that shows in ``quiet``.
 STOP_REACHES = 2
 #: Cycles of ``flush``, and cycles after it until all that it resets has left its reset, too.

@@ -13,6 +13,7 @@ from csp_hw.feeder import Feeder
 from csp_hw.pool.pooler import Pooler
 from csp_hw.ports import (
     counts_layout,
+    position_layout,
     results_layout,
     weights_layout,
 )
@@ -91,6 +92,13 @@ class Datapath(wiring.Component):
         m = Module()
         config, descriptor = self.config, self.descriptor
         cols, lanes = config.cols, config.lookahead
+        # What has loads all over the datapath leaves from registers; the kind is known long before.
+        convolve, begin, start = Signal(), Signal(), Signal()
+        m.d.sync += [
+            convolve.eq(descriptor.kind == Kind.CONVOLVE),
+            begin.eq(self.start),
+            start.eq(self.start & convolve),
+        ]
         inside = None if self.hierarchical else Engine(config)
         engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
         m.submodules.feeder = feeder = Feeder(config, hierarchical=self.hierarchical)
@@ -99,7 +107,7 @@ class Datapath(wiring.Component):
         m.submodules.params = params = regroup(8 * cols, 8 * PARAM_BYTES)
         entries = WidthConverter(8 * cols, 8 * ENTRY_BYTES)
         # The last beat of the list may be padded.
-        m.submodules.entries = ResetInserter(self.start)(entries)
+        m.submodules.entries = ResetInserter(begin)(entries)
         m.submodules.counts = counts = WidthConverter(8 * cols, 8 * lanes)
         m.submodules.count_store = count_store = ReplayStore(
             counts_layout(config), config.count_words
@@ -107,9 +115,6 @@ class Datapath(wiring.Component):
         m.submodules.weight_store = weight_store = ReplayStore(
             weights_layout(config), config.weight_words
         )
-        convolve = Signal()  # a register: known long before the start
-        m.d.sync += convolve.eq(descriptor.kind == Kind.CONVOLVE)
-        start = self.start & convolve
 
         # What each block is told of the pass. Fields of one name mean the same.
         for told, prefix in ((feeder.feed, ""), (engine.layer.payload, ""), (pooler.pool, "pool_")):
@@ -136,7 +141,7 @@ class Datapath(wiring.Component):
             m.d.sync += pending.eq(1)
         with m.Elif(engine.layer.ready):
             m.d.sync += pending.eq(0)
-        m.d.comb += [feeder.start.eq(start), pooler.start.eq(self.start)]
+        m.d.comb += [feeder.start.eq(start), pooler.start.eq(begin)]
 
         # Counts and weights: kept, or read again for each tile.
         word_bits = (cols // lanes).bit_length() - 1
@@ -151,6 +156,12 @@ class Datapath(wiring.Component):
                 store.resident.eq(resident),
             ]
 
+        # Where a word's `ready` comes from far away it is cut by a register.
+        m.submodules.counts_slice = counts_slice = RegisterSlice(counts_layout(config))
+        m.submodules.positions = positions = RegisterSlice(position_layout(config))
+        m.submodules.inputs = inputs = RegisterSlice(results_layout(config))
+        m.submodules.values = values = RegisterSlice(results_layout(config))
+
         # Streams in. What differs is the view of the bits, not the bits.
         for source, sink in (
             (wiring.flipped(self.params), params.i),
@@ -159,31 +170,33 @@ class Datapath(wiring.Component):
             (entries.o, feeder.entries),
             (wiring.flipped(self.counts), counts.i),
             (counts.o, count_store.i),
-            (count_store.o, engine.counts),
+            (count_store.o, counts_slice.i),
+            (counts_slice.o, engine.counts),
             (wiring.flipped(self.weights), weight_store.i),
             (weight_store.o, engine.weights),
             (wiring.flipped(self.residual), engine.residual),
-            (engine.positions, feeder.positions),
+            (engine.positions, positions.i),
+            (positions.o, feeder.positions),
             (feeder.tiles, engine.tiles),
             (feeder.activations, engine.activations),
+            (inputs.o, feeder.i),
+            (values.o, pooler.i),
             (pooler.o, wiring.flipped(self.results)),
         ):
             m.d.comb += join(source, sink)
 
         # A map goes to the feeder; one that is only pooled, and results, go to the pooler.
-        m.submodules.inputs = inputs = RegisterSlice(results_layout(config))
-        wiring.connect(m, wiring.flipped(self.inputs), inputs.i)
         m.d.comb += [
-            feeder.i.payload.eq(inputs.o.payload),
-            feeder.i.valid.eq(inputs.o.valid & convolve),
+            inputs.i.payload.eq(self.inputs.payload),
+            inputs.i.valid.eq(self.inputs.valid & convolve),
         ]
         with m.If(convolve):
-            m.d.comb += [inputs.o.ready.eq(feeder.i.ready), *join(engine.results, pooler.i)]
+            m.d.comb += [self.inputs.ready.eq(inputs.i.ready), *join(engine.results, values.i)]
         with m.Else():
             m.d.comb += [
-                inputs.o.ready.eq(pooler.i.ready),
-                pooler.i.payload.eq(inputs.o.payload),
-                pooler.i.valid.eq(inputs.o.valid),
+                self.inputs.ready.eq(values.i.ready),
+                values.i.payload.eq(self.inputs.payload),
+                values.i.valid.eq(self.inputs.valid),
             ]
 
         # Sums of a chunk that the layer does not have would overwrite those of another one.
@@ -204,7 +217,14 @@ class Datapath(wiring.Component):
         ]
         m.d.comb += [
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
-            self.left.eq(engine.kept | count_store.busy | weight_store.busy | inputs.o.valid),
+            self.left.eq(
+                engine.kept
+                | count_store.busy
+                | weight_store.busy
+                | counts_slice.o.valid
+                | inputs.o.valid
+                | values.o.valid
+            ),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),
         ]

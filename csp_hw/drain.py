@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.array import Array
 from csp_hw.buffer import ResultBuffer
 from csp_hw.config import COUNT_BITS, CspConfig
-from csp_hw.issue import finished_layout
+from csp_hw.issue import PRODUCT_LATENCY, finished_layout
 from csp_hw.ports import sums_layout
 from csp_hw.row import drain_layout
 from csp_hw.util import delayed
@@ -72,9 +72,10 @@ class Drain(wiring.Component):
                 m.d.sync += waiting[n].eq(finished)
         m.d.sync += write_to.eq(write_to ^ finished_valid)
 
-        # A tile may be drained once its last sum is written: its product leaves the issuer in the
-        # cycle of `finished`, and the request leaves here a cycle after it was decided.
-        arrived = delayed(m, finished_valid, Array.DRAIN_DISTANCE - 2, "arrived")
+        # A tile may be drained once its last sum is written. From its last product's issue to its
+        # first request, three cycles are registers: of `finished`, `tiles` and `request`.
+        wait = PRODUCT_LATENCY + Array.DRAIN_DISTANCE - 3
+        arrived = delayed(m, finished_valid, wait, "arrived")
         computed = Signal(range(3))
         tiles = Signal(range(3))
         tile_done = Signal()

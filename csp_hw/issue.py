@@ -10,6 +10,9 @@ from csp_hw.ports import tile_layout
 from csp_hw.skip import block_layout
 from csp_hw.width import RegisterSlice
 
+#: Cycles from a product's issue until its words are there, and what is known of it.
+PRODUCT_LATENCY = 2
+
 
 def product_layout(config: CspConfig) -> data.StructLayout:
     """Give what the array's edge must know of a product.
@@ -304,26 +307,31 @@ class Issuer(wiring.Component):
             self.stalled_bank.eq(~due & ~tile_open & self.given & self.blocks.valid & ~place_free),
         ]
 
-        # Hand the product on, in step with the data.
+        # Hand the product on, in step with the data: chosen in the first cycle, as the words are
+        # read, and in a register in the second, as they are.
         place = Signal(range(config.depth))
         m.d.comb += place.eq(entry)
         with m.If(overlaps):
             m.d.comb += place.eq(Cat(half, entry))
-        product = Signal(product_layout(config), reset_less=True)
-        valid, last_valid = Signal(), Signal()
+        chosen, product = (
+            Signal(product_layout(config), name=name, reset_less=True)
+            for name in ("chosen", "product")
+        )
+        valid, last_valid = Signal(PRODUCT_LATENCY), Signal(PRODUCT_LATENCY)
         m.d.sync += [
-            valid.eq(issue),
-            last_valid.eq(issue & at.last),
-            product.fresh.eq(fresh),
-            product.bank.eq(place[0]),
-            product.word.eq(place[1:]),
-            product.last_chunk.eq(next_chunk == self.chunks),
-            product.live.eq(tile.live.word_select(pixel, config.rows)),
+            valid.eq(Cat(issue, valid)),
+            last_valid.eq(Cat(issue & at.last, last_valid)),
+            chosen.fresh.eq(fresh),
+            chosen.bank.eq(place[0]),
+            chosen.word.eq(place[1:]),
+            chosen.last_chunk.eq(next_chunk == self.chunks),
+            chosen.live.eq(tile.live.word_select(pixel, config.rows)),
+            product.eq(chosen),
         ]
         m.d.comb += [
             self.product.eq(product),
-            self.product.valid.eq(valid),
-            self.product.last.eq(last_valid),
+            self.product.valid.eq(valid[-1]),
+            self.product.last.eq(last_valid[-1]),
         ]
         return m
 

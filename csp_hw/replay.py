@@ -27,7 +27,8 @@ class ReplayBuffer(wiring.Component):
     offset : In
         Word to read, counted from the oldest; less than ``available``.
     data : Out
-        That word, a cycle later.
+        That word, two cycles later: a block RAM answers late in the cycle, so its word goes
+        straight to a register.
     release : In
         Number of oldest words to release in this cycle; a word read in this cycle may be one.
     """
@@ -54,6 +55,7 @@ class ReplayBuffer(wiring.Component):
         write_at = Signal(range(self.depth))
         oldest = Signal(range(self.depth))
         do_write = self.i.valid & self.i.ready
+        data = Signal(self.shape, reset_less=True)
 
         m.d.comb += [
             self.i.ready.eq(self.available != self.depth),
@@ -61,9 +63,10 @@ class ReplayBuffer(wiring.Component):
             write.data.eq(self.i.payload),
             write.en.eq(do_write),
             read.addr.eq(oldest + self.offset),
-            self.data.eq(read.data),
+            self.data.eq(data),
         ]
         m.d.sync += [
+            data.eq(read.data),
             write_at.eq(write_at + do_write),
             oldest.eq(oldest + self.release),
             self.available.eq(self.available + do_write - self.release),

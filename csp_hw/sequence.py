@@ -18,7 +18,8 @@ class LayerSequencer(wiring.Component):
     Members
     -------
     layer, tiles, counts : In(stream)
-        From outside. A layer is taken when nothing of the one before is left to do.
+        From outside. A layer is taken from the second cycle on in which nothing of the one before
+        is left to do.
     layer_tiles, layer_counts : Out(stream)
         Those of the layer at work.
     working : In(1)
@@ -69,10 +70,13 @@ class LayerSequencer(wiring.Component):
             Signal(signed(TAP_BITS + 1), name=name, reset_less=True) for name in ("word", "words")
         )
 
+        # What works is far away, so a layer is taken a cycle late.
+        was_idle = Signal(init=1)
+        m.d.sync += was_idle.eq(self.idle)
         m.d.comb += [
             self.current.eq(current),
             self.idle.eq(~self.due & ~self.working),
-            self.layer.ready.eq(self.idle),
+            self.layer.ready.eq(was_idle & ~self.due),
             self.taken.eq(self.layer.valid & self.layer.ready),
         ]
         for outside, inside, due in (

@@ -100,13 +100,18 @@ class ReadManager(wiring.Component):
         m.submodules.routes = routes = Queue(client, OUTSTANDING)
         answer = Signal(r.payload.shape(), reset_less=True)
         answered = Signal()
+        wanted = Signal()
         done = Signal()
         m.d.comb += [
             r.ready.eq(1),
             done.eq(answered & answer.last),
             routes.o.ready.eq(done),
         ]
-        m.d.sync += [answered.eq(r.valid), answer.eq(r.payload)]
+        m.d.sync += [
+            answered.eq(r.valid),
+            wanted.eq(r.valid & ~self.stop),
+            answer.eq(r.payload),
+        ]
 
         # A client: planner, queue.
         planners = []
@@ -121,7 +126,7 @@ class ReadManager(wiring.Component):
             wiring.connect(m, queue.o, wiring.flipped(self.o[n]))
             m.d.comb += [
                 planner.size.eq(self.size),
-                queue.i.valid.eq(answered & (routes.o.payload == n) & ~self.stop),
+                queue.i.valid.eq(wanted & (routes.o.payload == n)),
                 queue.i.payload.eq(answer.data),
             ]
             m.d.sync += planner.more.eq(queue.o.valid & queue.o.ready)

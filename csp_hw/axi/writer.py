@@ -6,9 +6,18 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.axi.bursts import BurstPlanner
-from csp_hw.axi.ports import LENGTH_BITS, OFFSET_BITS, PAGE_BYTES, SIZE_BITS, Fault, run_layout
+from csp_hw.axi.ports import (
+    LENGTH_BITS,
+    OFFSET_BITS,
+    PAGE_BYTES,
+    SIZE_BITS,
+    Fault,
+    burst_layout,
+    run_layout,
+)
 from csp_hw.axi.queue import Queue
 from csp_hw.axi.signature import ADDRESS_BITS, Response, WriteSignature
+from csp_hw.width import RegisterSlice
 
 #: Bursts that are not acknowledged yet.
 OUTSTANDING = 16
@@ -21,7 +30,7 @@ class WriteManager(wiring.Component):
     Runs that touch become longer bursts; what is left of a run goes when its beats are here. A
     burst has at most half of ``depth`` beats, at most 256, and does not cross a page.
 
-    ``awvalid`` rises 6 cycles after a run's transfer at the earliest, or 4 after that of the
+    ``awvalid`` rises 7 cycles after a run's transfer at the earliest, or 5 after that of the
     burst's last beat; the first beat follows 3 cycles later. One beat a cycle, sustained, if bursts
     have at least two beats and the memory takes them.
 
@@ -99,7 +108,9 @@ class WriteManager(wiring.Component):
         )
         m.submodules.queue = queue = Queue(unsigned(8 * self.data_bytes), self.depth)
         m.submodules.lengths = lengths = Queue(unsigned(LENGTH_BITS), OUTSTANDING)
+        m.submodules.bursts = bursts = RegisterSlice(burst_layout(self.data_bytes))
         wiring.connect(m, wiring.flipped(self.runs), planner.runs)
+        wiring.connect(m, planner.o, bursts.i)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         m.d.comb += [
             planner.size.eq(self.size),
@@ -117,21 +128,21 @@ class WriteManager(wiring.Component):
             aw.payload.addr.eq(announced_addr),
             aw.payload.len.eq(announced_length),
             announce.eq(
-                planner.o.valid & (~aw.valid | aw.ready) & (outstanding != OUTSTANDING) & ~self.stop
+                bursts.o.valid & (~aw.valid | aw.ready) & (outstanding != OUTSTANDING) & ~self.stop
             ),
-            planner.o.ready.eq(announce),
+            bursts.o.ready.eq(announce),
             lengths.i.valid.eq(announce),
-            lengths.i.payload.eq(planner.o.payload.length),
+            lengths.i.payload.eq(bursts.o.payload.length),
             b.ready.eq(1),
             self.quiet.eq(outstanding == 0),
-            self.idle.eq(self.quiet & ~planner.busy),
+            self.idle.eq(self.quiet & ~planner.busy & ~bursts.o.valid),
             self.left.eq(queue.o.valid),
         ]
         with m.If(announce):
             m.d.sync += [
                 aw.valid.eq(1),
-                announced_addr.eq(self.base + planner.o.payload.at * self.data_bytes),
-                announced_length.eq(planner.o.payload.length),
+                announced_addr.eq(self.base + bursts.o.payload.at * self.data_bytes),
+                announced_length.eq(bursts.o.payload.length),
             ]
         with m.Elif(aw.ready):
             m.d.sync += aw.valid.eq(0)

@@ -12,7 +12,7 @@ from csp_hw.feeder import lines
 from csp_hw.feeder.gate import TileGate
 from csp_hw.feeder.intake import TileIntake
 from csp_hw.feeder.kernel import KernelScan
-from csp_hw.feeder.layouts import span_layout
+from csp_hw.feeder.layouts import span_layout, walk_layout
 from csp_hw.feeder.lines import LineBuffer
 from csp_hw.feeder.queue import WordQueue
 from csp_hw.feeder.replay import TapReplay
@@ -141,6 +141,7 @@ class Feeder(wiring.Component):
         m.submodules.intake = intake = TileIntake(config)
         m.submodules.walker = walker = LaneWalker(config)
         m.submodules.resolver = resolver = TapResolver(config)
+        m.submodules.walks = walks = RegisterSlice(walk_layout(config))
         m.submodules.spans = spans = RegisterSlice(span_layout(config))
         m.submodules.gate = gate = TileGate(config)
         m.submodules.replay = replay = TapReplay(config)
@@ -170,7 +171,8 @@ class Feeder(wiring.Component):
 
         # Tiles.
         wiring.connect(m, wiring.flipped(self.entries), intake.entries)
-        wiring.connect(m, intake.walks, walker.walks)
+        wiring.connect(m, intake.walks, walks.i)
+        wiring.connect(m, walks.o, walker.walks)
         wiring.connect(m, intake.spans, spans.i)
         wiring.connect(m, spans.o, gate.spans)
         wiring.connect(m, walker.tiles, wiring.flipped(self.tiles))

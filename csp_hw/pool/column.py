@@ -58,19 +58,24 @@ class PoolColumn(wiring.Component):
         signed_here, invert_here = (
             Signal(name=name, reset_less=True) for name in ("signed_here", "invert_here")
         )
-        value = Signal.like(scaler.value, reset_less=True)
+        value, held = (
+            Signal.like(scaler.value, name=name, reset_less=True) for name in ("value", "held")
+        )
+        scale = Signal.like(self.factor, reset_less=True)
         byte = Signal(8, reset_less=True)
         m.d.sync += [
             signed_here.eq(self.is_signed),
             invert_here.eq(self.invert),
             value.eq(self.value),
+            held.eq(value),
+            scale.eq(self.factor),
             byte.eq(saturated(scaler.z, is_unsigned=~signed_here, relu=0) ^ (invert_here << 7)),
         ]
-        wait = COLUMN_LATENCY - 1 - SCALER_LATENCY - 1
+        wait = COLUMN_LATENCY - 2 - SCALER_LATENCY - 1
         late = delayed(m, byte, wait, "late", reset_less=True)
         m.d.comb += [
-            scaler.value.eq(value),
-            scaler.factor.eq(self.factor),
+            scaler.value.eq(held),
+            scaler.factor.eq(scale),
             self.result.eq(late),
         ]
         return m

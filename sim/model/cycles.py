@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from csp_hw.array import Array
 from csp_hw.config import CspConfig
+from csp_hw.issue import PRODUCT_LATENCY
 from csp_hw.output import INT32_WORDS
 
 #: Cycles from a word's entry into a queue to its being offered behind it.
 QUEUE_LATENCY = 2
 #: Cycles from a tile's last product to the first cycle in which its drain can be asked for.
-DRAIN_START = Array.DRAIN_DISTANCE
+DRAIN_START = Array.DRAIN_DISTANCE + PRODUCT_LATENCY - 1
 #: Cycles from the step that finds a block's last tap until the block's first product.
 START_UP = 6
 #: Cycles from a live word's acceptance by the output stage until it is idle again.

@@ -137,7 +137,7 @@ def test_latencies():
     rig.run()
     (burst,) = rig.memory.bursts
     assert rig.runs.cycles == [0]
-    assert burst.offered == 6
+    assert burst.offered == 7
     assert rig.memory.beats == [burst.offered + 2, burst.offered + 3]
 
 
@@ -145,7 +145,7 @@ def test_latency_from_the_last_beat():
     rig = Rig(8, [run_of(64, 4)], streams=(0.0, 0.9))
     rig.run()
     (burst,) = rig.memory.bursts
-    assert burst.offered == rig.beats.cycles[-1] + 4
+    assert burst.offered == rig.beats.cycles[-1] + 5
 
 
 @pytest.mark.parametrize("depth", [16, 32, 128])

@@ -8,6 +8,7 @@ import pytest
 from csp_hw.array import Array
 from csp_hw.config import PRESETS
 from csp_hw.drain import Drain
+from csp_hw.issue import PRODUCT_LATENCY
 from tests.csp_hw.bench import Sink, between, chance, plain, rng_of, simulate
 
 CONFIG = PRESETS["tiny_4x4"].replace(rows=2, depth=8, max_interleave=4)
@@ -146,7 +147,7 @@ class Run:
         start = 0
         for number, length in enumerate(self.lengths):
             asked = self.asked_in[start : start + length]
-            assert asked[0] >= self.finished_in[number] + 1 + Array.DRAIN_DISTANCE
+            assert asked[0] >= self.finished_in[number] + PRODUCT_LATENCY + Array.DRAIN_DISTANCE
             assert self.drained_in[number] == asked[-1] - 1
             start += length
         return self
@@ -174,7 +175,7 @@ def test_one_word_a_cycle_also_across_tiles(chunks):
     for tile in tiles:
         tile.live &= (1 << (tile.interleave * CONFIG.rows)) - 1
     run = Run(tiles, chunks).play()
-    assert run.asked_in[0] == run.finished_in[0] + 1 + Array.DRAIN_DISTANCE
+    assert run.asked_in[0] == run.finished_in[0] + PRODUCT_LATENCY + Array.DRAIN_DISTANCE
     count = len(run.words)
     assert count == 6 * 8
     assert run.asked_in == list(range(run.asked_in[0], run.asked_in[0] + count))

@@ -251,7 +251,7 @@ class Run:
         """Offer layer after layer; look at the counters when each is done."""
         dut = self.dut
         cycles = results = 0
-        ended = None  # cycles of a layer that was done in the cycle before
+        was_idle = True
         while len(self.reports) < len(self.layers):
             if self.taken < len(self.layers):
                 ctx.set(dut.layer.payload, self.layers[self.taken].command)
@@ -259,20 +259,16 @@ class Run:
             _, _, idle, ready, valid, takes, counters = await ctx.tick().sample(
                 dut.idle, dut.layer.ready, dut.results.valid, dut.results.ready, dut.counters
             )
-            assert ready == idle
-            if ended is not None:
-                self.reports.append(Report(plain(counters), ended))
-                ended = None
-                if len(self.reports) == len(self.layers):
-                    break
+            assert ready == (idle and was_idle)
+            was_idle = idle
             cycles += not idle
             results += valid & takes
-            if not idle:
+            if not ready:
                 continue
             if self.taken:
                 layer = self.layers[self.taken - 1]
                 assert results == len(layer.words["results"]), "idle before the last result"
-                ended = cycles
+                self.reports.append(Report(plain(counters), cycles))
             cycles = results = 0
             self.taken += 1
 

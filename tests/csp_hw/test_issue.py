@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from csp_hw.config import PRESETS
-from csp_hw.issue import Issuer
+from csp_hw.issue import PRODUCT_LATENCY, Issuer
 from tests.csp_hw.bench import Source, between, chance, pick, plain, rng_of, simulate
 
 CONFIG = PRESETS["tiny_4x4"].replace(rows=2, depth=8, max_period=4, max_interleave=2)
@@ -126,7 +126,7 @@ class Run:
         base = dict.fromkeys(self.depth, 0)
         draining = []  # (cycle in which it is done, tile)
         occupied = set()
-        expect_product = None
+        coming = PRODUCT_LATENCY * [None]
         cycle = quiet = 0
         while quiet < 12:
             for kind in self.depth:
@@ -140,17 +140,17 @@ class Run:
             _, _, *values, tiles_valid = await ctx.tick().sample(*ports)
             at = dict(zip(names, map(plain, values), strict=True))
 
-            # The product follows by a cycle; nothing else is valid.
-            assert at["product"]["valid"] == (expect_product is not None)
-            if expect_product is not None:
-                self.check(at["product"], expect_product)
+            # The product follows later; nothing else is valid.
+            expected = coming.pop(0)
+            assert at["product"]["valid"] == (expected is not None)
+            if expected is not None:
+                self.check(at["product"], expected)
             else:
                 assert not at["product"]["last"]
-            expect_product = None
+            coming.append(self.take(at, kept, base) if at["issued"] else None)
             if at["issued"]:
-                expect_product = self.take(at, kept, base)
                 # No tile's bank is written before it was drained.
-                assert expect_product["bank"] not in occupied
+                assert coming[-1]["bank"] not in occupied
                 self.issued_in.append(cycle)
             self.account(at, kept, tiles_valid)
             if at["finished_valid"]:
@@ -268,7 +268,7 @@ def test_no_bubble_across_taps_chunks_blocks_and_tiles():
         assert run.spent["issued"] == len(run.products)
         assert run.spent["stalled_activations"] == run.spent["stalled_weights"] == 0
         assert run.spent["stalled_bank"] == 0
-        assert run.spent["stalled_counts"] == 1  # the first block is taken
+        assert run.spent["stalled_counts"] == 2  # the command and the first block are taken
 
 
 def test_a_tile_waits_for_its_half_only():

@@ -29,6 +29,7 @@ def check(depth, *, gap, keep, words=70, seed=0):
     async def reader(ctx):
         nonlocal most
         base = kept = 0  # words released so far; words kept now
+        due = None  # the word whose offset was given a cycle before
         while base < words:
             offset = release = 0
             if kept:
@@ -41,8 +42,9 @@ def check(depth, *, gap, keep, words=70, seed=0):
             )
             assert available == kept
             assert ready == (kept < depth)
-            if kept:
-                assert ctx.get(dut.data) == sent[base + offset]
+            if due is not None:
+                assert ctx.get(dut.data) == due
+            due = sent[base + offset] if kept else None
             most = max(most, kept)
             base += release
             kept += (valid & ready) - release
@@ -71,11 +73,12 @@ def test_one_word_a_cycle():
 
         async def reader(ctx, dut=dut, kept=kept):
             await ctx.tick().repeat(kept)
+            ctx.set(dut.release, 1)
+            await ctx.tick()
             for word in range(40):
-                ctx.set(dut.release, 1)
+                ctx.set(dut.release, word < 39)
                 await ctx.tick()
                 assert ctx.get(dut.data) == word
-            ctx.set(dut.release, 0)
             assert ctx.get(dut.available) == 0
 
         simulate(dut, reader, background=[source.run])
@@ -92,7 +95,7 @@ def test_full_buffer_released_at_once():
             assert ctx.get(dut.available) == 4
             for offset in (3, 0, 2, 1, 1):  # again and again, in any order
                 ctx.set(dut.offset, offset)
-                await ctx.tick()
+                await ctx.tick().repeat(2)
                 assert ctx.get(dut.data) == base + offset
             ctx.set(dut.release, 4)
             await ctx.tick()
