@@ -6,6 +6,7 @@ import numpy as np
 from csp_hw.store import ReplayStore
 from sim.model.core.issue import IssueTimes
 from sim.model.core.memory import Times
+from sim.model.core.reader import SLICE
 from sim.model.core.results import DrainTimes
 from sim.model.core.tables import Tables
 from sim.model.core.taps import TapTimes, blocks_of
@@ -45,7 +46,8 @@ class Front:
             self._tile(number, tiles.take(number))
         stored = tiles.end()
         self.spent = self._issue.spent
-        self.counts_sent, self.weights_sent = self._taps.loads, self._issue.sent
+        self.counts_sent = self._behind_slice(self._taps.loads)
+        self.weights_sent = self._issue.sent
         self.idle = max(self._issue.done + 1, drain.idle)
         self.spent["stalled_drain"] = self.idle - 1 - self._issue.done
         # The feeder is at rest three cycles after its last request, and one after all else.
@@ -58,7 +60,8 @@ class Front:
         tile = schedule.tiles[number]
         overlaps = self._config.overlaps(schedule.matrix.chunks, tile.interleave)
         words = -(-schedule.matrix.taps // self._config.lookahead)
-        counts = self._offers("counts", number, words, self._tables.counts)
+        # Behind the store of counts is a slice.
+        counts = self._offers("counts", number, words, self._tables.counts) + 1
         self._taps.tile(counts, tell=not self._fields["counts_resident"])
         weights = self._offers("weights", number, schedule.steps, self._tables.weights)
         released: list[int] = []
@@ -87,6 +90,15 @@ class Front:
         tiles.finished = self._words.asked
         last = self._drain.tile(issue.done, schedule.live(tile))
         issue.drained(last, overlaps=overlaps)
+
+    def _behind_slice(self, taken: list[int]) -> list[int]:
+        """Give when words of counts left their store, from when they left the slice behind it."""
+        if not taken:
+            return taken
+        sent = self._tables.counts + ReplayStore.LATENCY
+        sent[SLICE:] = np.maximum(sent[SLICE:], np.array(taken[:-SLICE], dtype=np.int64) + 1)
+        times: list[int] = sent.tolist()
+        return times
 
     def _offers(self, name: str, number: int, words: int, entered: Times) -> Times:
         """Give from when on a tile's words leave a store, those before having left."""

@@ -26,8 +26,9 @@ from sim.program.passes import Pass
 TABLES, MAPS, RESULTS = PORTS = ("wgt", "act", "res")
 #: The cycle in which a descriptor is asked for.
 ASK = 1
-#: From a descriptor's check to the launch of its pass, and from there to the first run of a map.
-LAUNCH, LOOPS = 1, 3
+#: From a descriptor's check to the launch of its pass in the datapath, and from there to the first
+#: run of a map.
+LAUNCH, LOOPS = 2, 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
 from sim.model.core.bursts import EARLY
 from sim.model.core.memory import Times, chain, numbers
-from sim.model.core.reader import ReadPort, Waiting
+from sim.model.core.reader import SLICE, ReadPort, Waiting
 from sim.model.core.writer import WritePort
+from sim.model.cycles import DRAIN_START
 
 Bools = npt.NDArray[np.bool_]
 
@@ -209,6 +210,7 @@ class DrainTimes:
         self._accepts = loaded + LOADED
         self._moved = -1
         self._results: list[int] = []  # when each left the output stage
+        self._stepped = [EARLY] * SLICE  # when the last ones went into the pooler
         self._live = 0
         self._launched = 0
         self.idle = 0
@@ -218,7 +220,7 @@ class DrainTimes:
         last = self._try(finished, live)
         if last is not None:
             return last
-        ask = max(finished + Array.DRAIN_DISTANCE, self._free) - 1
+        ask = max(finished + DRAIN_START, self._free) - 1
         taken = self._taken
         each = output.INT32_WORDS if self._int32 else 1
         for lane in np.repeat(live.reshape(-1), self._chunks).tolist():
@@ -244,7 +246,7 @@ class DrainTimes:
         taken, room = self._taken, self._room
         lanes = np.repeat(live.reshape(-1), self._chunks)
         count, known = len(lanes), len(taken)
-        first = max(finished + Array.DRAIN_DISTANCE, self._free)
+        first = max(finished + DRAIN_START, self._free)
         ask = first + numbers(count)
         # Words accepted, the first ones too early to matter.
         each = output.INT32_WORDS if self._int32 else 1
@@ -268,8 +270,11 @@ class DrainTimes:
         if each > 1:
             words = output.INT32_LATENCY + numbers(each)
             offered = (launched[:, None] + words).ravel()
-        steps = self._pool.free(offered)
-        results = self._pool.words(steps)
+        if self._results:
+            offered = chain(offered, self._results[-1])
+        steps = self._pool.free(offered + 1)
+        free = np.append(self._stepped, self._pool.words(steps))
+        results = np.maximum(offered, free[:-SLICE] + 1)
         # Results that left, before the words that need their places.
         before = self._live + np.cumsum(lanes) - lanes
         index = each * before + each - output.CREDITS - 1
@@ -282,6 +287,7 @@ class DrainTimes:
                 return None
         if not self._pool.try_many(steps):
             return None
+        self._stepped = free[-SLICE:].tolist()
         return self._commit(ask, accepted, lanes, results)
 
     def _commit(self, ask: Times, accepted: Times, lanes: Bools, results: Times | None) -> int:
@@ -318,5 +324,8 @@ class DrainTimes:
             offered = launch + wait
             if self._results:
                 offered = max(offered, self._results[-1] + 1)
-            self._results.append(self._pool.take(offered))
+            # A slice before the pooler takes a word when the one two before it has left.
+            offered = max(offered, self._stepped[-SLICE] + 1)
+            self._results.append(offered)
+            self._stepped = [*self._stepped[1:], self._pool.take(offered + 1)]
         self.idle = max(self.idle, self._results[-1] + 1)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from csp_hw.feeder.replay import LEAST_TAPS
 from sim.model.core.bursts import EARLY
 from sim.model.core.memory import Times, chain, numbers
+from sim.model.core.reader import SLICE
 from sim.model.cycles import Queue
 from sim.program.passes import Pass
 
@@ -187,6 +188,8 @@ class TapTimes:
         self._read = np.full(max(LEAST_TAPS, 2 * config.max_period), EARLY, dtype=np.int64)
         self._blocks = Queue(config.row_blocks)
         self._resolver = Resolver(opened - 1)
+        self._popped = EARLY  # when the tap before joined its block
+        self._resolved = np.full(SLICE, EARLY, dtype=np.int64)  # the last taps into the resolver
         self._count = 0
         self._size = 0  # of the block at work
         self._offers: Times | None = None
@@ -261,9 +264,13 @@ class TapTimes:
         earliest = sent + WAITS
         earliest[-1] = max(int(earliest[-1]), self._blocks.enters_from())
         room = self._read[(self._count + numbers(taps)) % len(self._read)] + BLOCK_ROOM
-        before = self._resolver.last
-        popped, kept = self._resolver.block(earliest, room)
-        self._moved[places] = np.maximum(sent + 1, np.append(before, popped[:-1]))
+        popped = chain(earliest, self._popped)
+        # A slice before the resolver takes a tap when the one two before it has left.
+        resolved, kept = self._resolver.block(popped + 1, room)
+        free = np.append(self._resolved, resolved)
+        popped = np.maximum(popped, free[:-SLICE] + 1)
+        self._moved[places] = np.maximum(sent + 1, np.append(self._popped, popped[:-1]))
+        self._popped, self._resolved = int(popped[-1]), free[-SLICE:]
         self._count += taps
         return kept, self._blocks.enter(int(popped[-1]))
 

@@ -71,7 +71,8 @@ class TileTimes:
         last = self._tiles[-1]
         self._lanes = lane_times(step, last.base + last.interleave * config.rows)
         self._entry_left, self._measured_left = EARLY, EARLY
-        self._walk_taken = EARLY
+        self._walks = [EARLY, EARLY]  # when the last two tiles went to the walker
+        self._sliced = EARLY  # and the last one to the slice before it
         self._told = EARLY  # when what the gate must know of a tile went to the slice before it
         self._spans = [EARLY, EARLY]  # and when it left the slice: of the last two tiles
         self._stepped = EARLY  # when the lane before was walked over
@@ -108,9 +109,10 @@ class TileTimes:
         entry = max(self._entries.offer(), self._entry_left, self._start + 1)
         self._entries.take(entry)
         self._entry_left = max(entry + 1, self._measured_left)
-        measured = max(self._entry_left + 1, self.open, self._walk_taken, self._told)
+        measured = max(self._entry_left + 1, self.open, self._sliced, self._told)
         self._measured_left = measured
-        self._walk_taken = max(measured + 1, self._stepped)
+        self._sliced = max(measured + 1, self._walks[-2] + 1)
+        self._walks = [self._walks[-1], max(self._sliced + 1, self._stepped)]
         self._told = max(measured + 1, self._spans[-2] + 1)
         span = max(self._told + 1, self._taken)
         self._spans = [self._spans[-1], span]
@@ -119,7 +121,7 @@ class TileTimes:
     def _walk(self, base: int, interleave: int) -> int:
         """Walk over the lanes of a tile and those before it; give when the last one is."""
         lanes, rows = self._lanes, self._rows
-        begin = self._walk_taken + 1
+        begin = self._walks[-1] + 1
         if base > self._lane:
             self._stepped = self._over(self._lane, base - 1, begin)
         for group in range(interleave):

@@ -13,6 +13,7 @@ from csp_hw.core import MAP_DEPTH
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import EARLY, Planner, Run
 from sim.model.core.memory import Bucket, Flow, Times
+from sim.model.core.reader import SLICE
 
 #: From a beat's entry to its counting for a burst.
 COUNTED = 1
@@ -44,7 +45,8 @@ class WritePort:
         self._sent = 0  # beats
         self._first: list[int] = []  # when the first beat of each burst leaves the queue
         self._moved = EARLY  # the last beat on the port
-        self._announced = EARLY
+        self._sliced = EARLY  # when the burst before went to the slice behind the planner
+        self._announced = [EARLY] * SLICE  # and the last ones to the port
         self._address = EARLY  # when the address before was taken
         self._answers: list[int] = []
 
@@ -81,7 +83,8 @@ class WritePort:
         """Take beats in these cycles, if there is a place for all of them then."""
         count = len(self._entered)
         planner, bursts = copy.copy(self._planner), len(self._starts)
-        before = (self._bucket.x, self._sent, self._moved, self._announced, self._address)
+        before = (self._bucket.x, self._sent, self._moved, self._address, self._sliced)
+        announced = self._announced
         self._entered.extend(times.tolist())
         low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
         if high <= low:
@@ -89,7 +92,8 @@ class WritePort:
         if np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]):
             return True
         self._planner = planner
-        self._bucket.x, self._sent, self._moved, self._announced, self._address = before
+        self._bucket.x, self._sent, self._moved, self._address, self._sliced = before
+        self._announced = announced
         del self._entered[count:]
         for kept in (self._starts, self._first, self._answers):
             del kept[bursts:]
@@ -131,8 +135,9 @@ class WritePort:
         planner, answers = self._planner, self._answers
         start, beats = self._sent, planner.beats
         last = self._entered[start + beats - 1]
-        announced = planner.cut(last + COUNTED, self._announced) + 1
-        announced = max(announced, self._address)
+        # A slice behind the planner takes a burst when the one two before it is announced.
+        sliced = max(planner.cut(last + COUNTED, self._sliced) + 1, self._announced[-SLICE] + 1)
+        announced = max(sliced + 1, self._address)
         if len(answers) >= OUTSTANDING:
             announced = max(announced, answers[-OUTSTANDING] + 1)
         address = announced + 1
@@ -147,7 +152,8 @@ class WritePort:
         self._first.append(first)
         self._sent += beats
         self._moved = flow.at(beats - 1)
-        self._announced, self._address = announced, address
+        self._announced = [*self._announced[1:], announced]
+        self._address, self._sliced = address, sliced
         answer = max(address, self._moved) + self._latency
         if answers:
             answer = max(answer, answers[-1] + 1)
