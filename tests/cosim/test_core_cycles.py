@@ -9,7 +9,9 @@ import pytest
 
 from csp_algo import container
 from csp_algo.errors import CspError
-from csp_algo.network import Layer
+from csp_algo.geometry import Geometry
+from csp_algo.integers import ActDtype
+from csp_algo.network import Input, Layer, MaxPool, Network, Residual
 from csp_hw.config import PRESETS, preset
 from sim import demo, execute
 from sim.cosim.core.jobs import Timing, WriteOrder
@@ -17,6 +19,7 @@ from sim.cosim.core.process import run_core_jobs
 from sim.model.core.passes import PORTS, pass_cycles
 from tests.cosim.test_core_networks import job_of, random_task
 from tests.sim.networks import random_config
+from tests.strategies import random_activations, random_layer
 
 TINY = preset("tiny_4x4")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -111,6 +114,69 @@ def test_random_layers():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name):
     run_network(name, TINY, 1, ((20, 2),))
+
+
+def chain_of(rng, shape, *layers):
+    """Give a network of layers behind each other, each (filters, kernel, options)."""
+    nodes, source = [], "input"
+    for number, (filters, kernel, options) in enumerate(layers):
+        pool = options.pop("pool", None)
+        added = options.pop("residual", None)
+        geometry = Geometry(
+            in_shape=shape,
+            filters=filters,
+            kernel=(kernel, kernel),
+            padding=(kernel // 2,) * 4,
+            stride=(options.pop("stride", 1),) * 2,
+        )
+        layer = random_layer(
+            rng,
+            cols=TINY.cols,
+            period=8,
+            case="mixed",
+            geometry=geometry,
+            acc_shift=0,
+            name=f"n{number}",
+            source=source,
+            **{"dtype": ActDtype.UINT8, **options},
+        )
+        if added is not None:
+            residual = Residual(input=added, mult=2**15, shift=15)
+            layer = dataclasses.replace(layer, residual=residual)
+        nodes.append(layer)
+        source, shape = layer.name, geometry.out_shape
+        if pool is not None:
+            node = MaxPool(name=f"p{number}", input=source, kernel=pool, stride=(1, 1))
+            nodes.append(node)
+            source = node.name
+            shape = (shape[0] - pool[0] + 1, shape[1] - pool[1] + 1, shape[2])
+    first = Input(name="input", shape=nodes[0].geometry.in_shape, dtype=ActDtype.UINT8, scale=1.0)
+    return Network(name="chain", input=first, nodes=tuple(nodes), cols=TINY.cols, period=8)
+
+
+#: Networks in which one stage after the other is what binds, and queues run full.
+CHAINS = {
+    "results": ((16, 16, 4), ((16, 1, {}), (16, 1, {}))),
+    "residuals": ((16, 16, 4), ((16, 1, {}), (16, 3, {}), (16, 1, {"residual": "n0"}))),
+    "windows": ((16, 16, 4), ((16, 1, {"pool": (3, 3)}), (8, 1, {"pool": (2, 2)}))),
+    "logits": ((16, 16, 4), ((16, 1, {"dtype": ActDtype.INT32}),)),
+    "lanes": ((40, 40, 4), ((4, 1, {"density": 0.5}), (4, 3, {"stride": 4}), (4, 1, {}))),
+    "kernel": ((12, 12, 4), ((4, 11, {"density": 0.1}), (4, 11, {"density": 0.02}))),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_binds(name):
+    rng = np.random.default_rng(1)
+    shape, layers = CHAINS[name]
+    network = chain_of(rng, shape, *((filters, side, dict(more)) for filters, side, more in layers))
+    images = random_activations(rng, (1, *shape), ActDtype.UINT8)
+    task = execute.Task.make(network, TINY, images)
+    built = execute.build(TINY)
+    for read, write in ((4, 4), (4, 1), (1, 4), (3, 3)):
+        timing = Timing(read_latency=1, write_latency=20, read_rate=read, write_rate=write)
+        for run in execute.run(task, built, timing=timing):
+            look([run.step], run.registers, timing, f"{run.step.title}, {timing}")
 
 
 def test_order_of_writes():
