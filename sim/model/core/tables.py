@@ -94,7 +94,10 @@ class Tables(NamedTuple):
         """Whether other bounds than those before would change nothing."""
         for name, now in bounds.items():
             times = self.taken if name == "entries" else getattr(self, name)
-            held = times == before[name] if name in before else False
+            held = times == before[name] if name in before else np.zeros(len(now), dtype=np.bool_)
+            if name == "entries":  # nothing waits for the places of the last ones
+                count = max(0, len(now) - TABLE_DEPTHS[name])
+                times, now, held = times[:count], now[:count], held[:count]
             if not np.all(np.where(held, now == times, now <= times)):
                 return False
         return True
