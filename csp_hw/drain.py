@@ -14,6 +14,11 @@ from csp_hw.row import drain_layout
 from csp_hw.util import delayed
 
 
+def queue_depth(config: CspConfig) -> int:
+    """Give the words behind the array: enough for one word a cycle over the whole round trip."""
+    return Array.drain_latency(config) + 8
+
+
 class Drain(wiring.Component):
     """Ask for the sums of a tile in the order pixel i, row, chunk: rows · K · I words.
 
@@ -88,7 +93,8 @@ class Drain(wiring.Component):
         last_chunk = Signal()
         last_row = Signal()
         last_pixel = Signal()
-        room = Signal(range(self.queue_depth + 1), init=self.queue_depth)
+        most = queue_depth(config)
+        room = Signal(range(most + 1), init=most)
         ask = Signal()
         m.d.comb += [
             tile.eq(Mux(read_from, waiting[1], waiting[0])),
@@ -139,7 +145,7 @@ class Drain(wiring.Component):
         tag = delayed(m, tag, latency, "tag", reset_less=True)
 
         # Not for all of its words is there a request.
-        depth = 1 << (self.queue_depth - 1).bit_length()
+        depth = 1 << (most - 1).bit_length()
         m.submodules.queue = queue = ResultBuffer(sums_layout(config), depth)
         word = Signal(sums_layout(config))
         m.d.comb += [word.chunk.eq(tag.chunk), word.live.eq(tag.live)]
@@ -150,12 +156,7 @@ class Drain(wiring.Component):
         m.d.comb += [
             queue.data.eq(word),
             queue.write.eq(arrives),
-            self.busy.eq((computed != 0) | (room != self.queue_depth)),
+            self.busy.eq((computed != 0) | (room != most)),
         ]
         m.d.sync += room.eq(room + do_read - ask)
         return m
-
-    @property
-    def queue_depth(self) -> int:
-        """Words behind the array: enough for one word a cycle over the whole round trip."""
-        return Array.drain_latency(self.config) + 8

@@ -109,7 +109,8 @@ class Task:
         if step.schedule is None:
             raise CspError(f"{step.title}: a pooling has no schedule")
         beats = self.memory[step.input.addresses[:, None] + np.arange(step.config.cols)]
-        return beats.reshape(step.schedule.images, *step.schedule.layer.geometry.in_shape)
+        shape = (step.schedule.images, *step.schedule.layer.geometry.in_shape)
+        return np.asarray(beats.reshape(shape))
 
 
 def core_registers() -> dict[str, int]:

@@ -56,6 +56,8 @@ class Actions:
         Those of them for which the banks' address is not that of the word before.
     weights_written, weights_read, counts_written, counts_read : float
         Words of the weight buffer and of the count buffer.
+    weights_once : float
+        Those of the weight buffer that are read a single time after they were written.
     survivors, blocks : float
         Surviving taps and blocks that the skip controller gives, over all tiles.
     input_beats, residual_beats, weight_beats, result_beats : float
@@ -82,6 +84,7 @@ class Actions:
     line_turned: float = 0
     weights_written: float = 0
     weights_read: float = 0
+    weights_once: float = 0
     counts_written: float = 0
     counts_read: float = 0
     survivors: float = 0
@@ -160,6 +163,7 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         line_turned=interleaved * _turns(schedule),
         weights_written=steps * (1 if weights_resident else tiles),
         weights_read=steps * tiles,
+        weights_once=0 if weights_resident and tiles > 1 else steps * tiles,
         counts_written=count_words * (1 if counts_resident else tiles),
         counts_read=count_words * tiles,
         survivors=taps * tiles,

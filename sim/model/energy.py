@@ -26,7 +26,7 @@ from csp_hw.config import (
     CspConfig,
     preset,
 )
-from csp_hw.drain import Drain
+from csp_hw.drain import queue_depth
 from csp_hw.feeder.bank import selections
 from csp_hw.feeder.lines import latency as line_latency
 from csp_hw.pe.accumulation.regbin import bins
@@ -71,6 +71,8 @@ class Component(enum.StrEnum):
     FEEDER = "feeder"
     WEIGHT_BUFFER = "weight and count buffer"
     PORTS = "queues of the ports"
+    #: Memories of maps and weights that the hardware does not have.
+    MEMORY = "memory instead of DRAM"
     OUTPUT = "output stage"
     #: Multipliers whose operands are held, for an activation that is zero.
     GATED = "gated multipliers"
@@ -94,9 +96,13 @@ class Core:
         Only the bank at work is read. In the hardware both banks get the address.
     line_hold : bool
         The line buffer is read anew only if its address changes.
+    bypass : bool
+        Weights that are used by a single tile do not go through the weight buffer.
     shared_rows, shared_cols : int
         PEs down that share a weight register, and across that share those of activation and
-        control. Longer wires are not reckoned.
+        control; what is shared needs no skew among them. Longer wires are not reckoned.
+    gated_free : bool
+        A multiplier whose operands are held costs nothing, rather than an idle unit's share.
     run_bits : int, optional
         Width of the run's registers, if not exact for the longest run.
 
@@ -113,6 +119,8 @@ class Core:
     enables: bool = False
     one_bank: bool = False
     line_hold: bool = False
+    bypass: bool = False
+    gated_free: bool = False
     shared_rows: int = 1
     shared_cols: int = 1
     run_bits: int | None = None
@@ -233,6 +241,7 @@ def energy(
         Component.ACCUMULATOR: float(sum(accumulation(actions, core, constants))),
         **_around(actions, core, constants),
         **_buffers(actions, core, constants),
+        Component.MEMORY: 0.0,
     }
 
 
@@ -289,15 +298,9 @@ def _elements(
         Component.SUM: bit * bits.sums * runs,
         Component.CONTROL: bit * control * runs,
         Component.HELD: share * bit * kept,
-        Component.GATED: share * constants.mac * (slots - multiplied),
+        Component.GATED: 0.0 if core.gated_free else share * constants.mac * (slots - multiplied),
         Component.IDLE: share * (constants.mac + bit * clocked) * idle,
     }
-
-
-@functools.cache
-def _queued_sums(config: CspConfig) -> int:
-    """Give the words of the queue behind the array."""
-    return 1 << (Drain(config).queue_depth - 1).bit_length()
 
 
 @functools.cache
@@ -309,14 +312,16 @@ def _around(actions: Actions, core: Core, constants: Constants) -> dict[Componen
     """Give the energy of what surrounds the PEs and is made of registers."""
     config, bit, bits = core.config, constants.register_bit, _bits(core)
     rows, cols, acc = config.rows, config.cols, config.acc_bits
-    # Row p waits p cycles, column c waits c + 1 cycles; control goes down the left edge.
-    skew = rows * (rows - 1) // 2 * bits.activation + rows * ACTIVATION_BITS
-    skew += cols * (cols + 1) // 2 * bits.weight
+    # Row p waits p cycles, column c waits c + 1 cycles, less for what they share; control goes
+    # down the left edge.
+    down, right = np.arange(rows) // core.shared_rows, np.arange(cols) // core.shared_cols + 1
+    skew = int(down.sum()) * bits.activation + rows * ACTIVATION_BITS
+    skew += int(right.sum()) * bits.weight
     edge = (skew + rows * bits.flags) * actions.issued
     edge += rows * bits.control * actions.runs / core.elements
     # A sum goes down to the last row, and waits there for the last column's.
     hops = (rows + 1) / 2 + (cols - 1) / 2
-    queue = at_least(_queued_sums(config), acc * cols)
+    queue = at_least(1 << (queue_depth(config) - 1).bit_length(), acc * cols)
     drained = actions.sums * cols * acc / 8
     count_bits = config.lookahead * (COUNT_BITS + 1)
     block_bits = 3 * config.max_period * COUNT_BITS
@@ -343,6 +348,7 @@ def _buffers(actions: Actions, core: Core, constants: Constants) -> dict[Compone
     weights = at_least(config.weight_words, 8 * cols)
     counts = at_least(config.count_words, 8 * config.lookahead)
     queue = at_least(PORT_BEATS, 8 * cols)
+    passed = actions.weights_once if core.bypass else 0.0
     turned = actions.line_turned if core.line_hold else actions.line_read
     beats = actions.input_beats + actions.residual_beats
     beats += actions.weight_beats + actions.result_beats
@@ -355,8 +361,8 @@ def _buffers(actions: Actions, core: Core, constants: Constants) -> dict[Compone
         Component.LINE_BUFFER: line.write(cols * actions.line_written, constants)
         + line.read(rows * cols * turned, constants),
         Component.FEEDER: _feeder(actions, core, constants),
-        Component.WEIGHT_BUFFER: weights.write(cols * actions.weights_written, constants)
-        + weights.read(cols * actions.weights_read, constants)
+        Component.WEIGHT_BUFFER: weights.write(cols * (actions.weights_written - passed), constants)
+        + weights.read(cols * (actions.weights_read - passed), constants)
         + counts.write(config.lookahead * actions.counts_written, constants)
         + counts.read(config.lookahead * actions.counts_read, constants),
         Component.PORTS: queue.write(cols * beats, constants) + queue.read(cols * beats, constants),

@@ -114,8 +114,10 @@ def at_least(words: int, width_bits: int) -> Memory:
     CspError
         The table knows none.
     """
-    for shift in range(_LARGER):
-        memory = Memory(bytes=-(-words * width_bits // 8) << shift, width_bits=width_bits)
+    exact = -(-words * width_bits // 8)
+    starts = (exact, 1 << (exact - 1).bit_length())
+    for size in sorted(start << shift for start in starts for shift in range(_LARGER)):
+        memory = Memory(bytes=size, width_bits=width_bits)
         with contextlib.suppress(CspError):
             memory.read(0, Constants())
             return memory

@@ -13,6 +13,7 @@ measured in ``docs/measurements.md``. Another model of cycles can be given.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +24,15 @@ from sim.model.actions import Actions
 from sim.model.bound import pass_bound
 from sim.model.constants import Constants
 from sim.model.energy import Component, Core, energy
-from sim.peers.base import Cost, Part, Traffic
+from sim.model.sram import Memory
+from sim.peers.base import Cost, Part, Traffic, map_sizes
 from sim.program.compiler import compile_network
 from sim.program.passes import Pass
-from sim.workloads.catalogue import Work
+from sim.workloads.catalogue import Work, Workload
 from sim.workloads.network import network
+
+#: A bank of a memory that is not in the hardware but may be assumed.
+BANK = Memory(bytes=1024 * 1024, width_bits=256)
 
 #: What each component is in the terms of all accelerators.
 PARTS = {
@@ -47,6 +52,7 @@ PARTS = {
     Component.FEEDER: Part.ROUTE,
     Component.WEIGHT_BUFFER: Part.BUFFER,
     Component.PORTS: Part.BUFFER,
+    Component.MEMORY: Part.BUFFER,
     Component.OUTPUT: Part.OTHER,
     Component.GATED: Part.IDLE,
     Component.IDLE: Part.IDLE,
@@ -64,6 +70,16 @@ class CspH:
         T, if not the largest.
     images : int
         Computed together; a cost is that of one of them.
+    compressed : bool
+        Maps lie in DRAM as a bit mask and the bytes that are not zero, where that is less. The
+        hardware has them whole, channels padded to beats.
+    weights_kept : bool
+        Weights and counts come from a memory on the chip instead of DRAM.
+    maps_kept : int
+        Bytes of a memory on the chip; a map of at most half as many stays there between layers.
+    pools_fused : bool
+        A map that is pooled before it is read is written as it is read. The core does so; the
+        works say nothing of pooling, and SparTen's model writes maps as they are.
     timing : Timing
         Of the memory.
     cycles : callable, optional
@@ -73,11 +89,16 @@ class CspH:
     core: Core = dataclasses.field(default_factory=Core)
     period: int | None = None
     images: int = 1
+    compressed: bool = False
+    weights_kept: bool = False
+    maps_kept: int = 0
+    pools_fused: bool = False
     timing: Timing = dataclasses.field(default_factory=Timing)
     cycles: Callable[[Pass, Timing], float] | None = None
 
     def __post_init__(self) -> None:
         check_int("images", self.images, 1, 1 << 16)
+        check_int("maps_kept", self.maps_kept, 0, 1 << 40)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +116,30 @@ class CspCost(Cost):
     components: Mapping[Component, float]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a layer stands in its network.
+
+    Parameters
+    ----------
+    first, last : bool
+        It reads the network's input, writes its output.
+    read : int, optional
+        Elements that the next layer reads of what this one writes, if they are fewer.
+    """
+
+    first: bool = False
+    last: bool = False
+    read: int | None = None
+
+
 def cost(
-    work: Work, *, config: CspH | None = None, constants: Constants | None = None, seed: int = 0
+    work: Work,
+    *,
+    config: CspH | None = None,
+    constants: Constants | None = None,
+    place: Place | None = None,
+    seed: int = 0,
 ) -> CspCost:
     """Give what a layer costs, for one image.
 
@@ -105,6 +148,8 @@ def cost(
     work : Work
     config : CspH, optional
     constants : Constants, optional
+    place : Place, optional
+        In its network; in the middle if not given.
     seed : int
         Of the counts.
 
@@ -113,31 +158,145 @@ def cost(
     CspError
         The core cannot compute the layer.
     """
-    config, constants = config or CspH(), constants or Constants()
-    core, shape = config.core, work.shape
-    built = core.config
-    period = config.period or built.max_period
-    made = network(work, cols=built.cols, period=period, seed=seed)
+    config = config or CspH()
+    return priced(work, counted(work, config, seed=seed), config, constants, place)
+
+
+class Counted(NamedTuple):
+    """What the core does for one image, and in how many cycles."""
+
+    actions: Actions
+    cycles: float
+
+
+def counted(work: Work, config: CspH, *, seed: int = 0) -> Counted:
+    """Count what a layer asks for; how its energy is reckoned does not matter.
+
+    Raises
+    ------
+    CspError
+        The core cannot compute the layer.
+    """
+    built = config.core.config
+    made = network(work, cols=built.cols, period=config.period or built.max_period, seed=seed)
     passes = compile_network(made, built, config.images).passes
     clock = config.cycles or bound_cycles
-    factor = shape.repeat / config.images
-    cycles = factor * sum(clock(step, config.timing) for step in passes)
+    factor = work.shape.repeat / config.images
     done = actions.together(_counted(step, work.inputs) for step in passes).scaled(factor)
-    components = energy(done, cycles, core, constants)
+    return Counted(done, factor * sum(clock(step, config.timing) for step in passes))
+
+
+def priced(
+    work: Work,
+    done: Counted,
+    config: CspH,
+    constants: Constants | None = None,
+    place: Place | None = None,
+) -> CspCost:
+    """Give what a layer costs that was counted; see :func:`cost`."""
+    constants = constants or Constants()
+    core = config.core
+    traffic, kept = divided(_stored(work, done.actions, config), work, config, place)
+    components = energy(done.actions, done.cycles, core, constants)
+    components[Component.MEMORY] = kept_energy(kept, constants)
     return CspCost(
-        name=shape.name,
-        cycles=cycles,
+        name=work.shape.name,
+        cycles=done.cycles,
         units=core.elements,
-        useful=done.useful - done.gated,
+        useful=done.actions.useful - done.actions.gated,
         core=by_part(components),
-        traffic=Traffic(
-            weights=built.cols * done.weight_beats,
-            inputs=built.cols * (done.input_beats + done.residual_beats),
-            outputs=built.cols * done.result_beats,
-        ),
+        traffic=traffic,
         constants=constants,
-        actions=done,
+        actions=done.actions,
         components=components,
+    )
+
+
+def network_costs(
+    network_: Workload, *, config: CspH | None = None, constants: Constants | None = None
+) -> list[CspCost]:
+    """Give the costs of a network's layers, each in its place."""
+    return [
+        cost(work, config=config, constants=constants, place=place)
+        for work, place in zip(network_.works, places(network_), strict=True)
+    ]
+
+
+def places(network_: Workload) -> list[Place]:
+    """Give where each layer stands; its successor is taken for who reads it, if it can be."""
+    works = network_.works
+    found = []
+    for number, work in enumerate(works):
+        read = None
+        if number + 1 < len(works) and _reads(works[number + 1], work):
+            read = map_sizes(works[number + 1])[0]
+        pooled = read is not None and read < map_sizes(work)[1]
+        found.append(
+            Place(
+                first=number == 0,
+                last=number == len(works) - 1,
+                read=read if pooled else None,
+            )
+        )
+    return found
+
+
+def _reads(reader: Work, work: Work) -> bool:
+    """Whether a layer may read what another one writes: as many channels, or all flattened."""
+    channels, filters = reader.shape.geometry.in_shape[2], work.shape.geometry.filters
+    flattened = reader.shape.linear and not work.shape.linear
+    return channels == filters or (flattened and channels % filters == 0)
+
+
+def divided(
+    stored: Traffic, work: Work, config: CspH, place: Place | None
+) -> tuple[Traffic, Traffic]:
+    """Give what moves to and from DRAM, and what a memory on the chip takes its place for.
+
+    Parameters
+    ----------
+    stored : Traffic
+        Of one image, if all were in DRAM.
+    work : Work
+    config : CspH
+        Of it, what is kept where.
+    place : Place, optional
+    """
+    place = place or Place()
+    sizes = dataclasses.asdict(stored)
+    kept = dict.fromkeys(sizes, 0.0)
+    if config.pools_fused and place.read is not None:
+        sizes["outputs"] *= place.read / map_sizes(work)[1]
+    if config.weights_kept:
+        kept["weights"], sizes["weights"] = sizes["weights"], 0.0
+    for name, end in (("inputs", place.first), ("outputs", place.last)):
+        each = config.images * sizes[name] / work.shape.repeat
+        if not end and each <= config.maps_kept / 2:
+            kept[name], sizes[name] = sizes[name], 0.0
+    if kept["inputs"]:
+        sizes["refetched"] = 0.0
+    return Traffic(**sizes), Traffic(**kept)
+
+
+def kept_energy(kept: Traffic, constants: Constants) -> float:
+    """Give the energy of a memory on the chip instead of DRAM, pJ; weights are only read."""
+    read = BANK.read(kept.weights + kept.inputs, constants)
+    return read + BANK.write(kept.outputs, constants)
+
+
+def _stored(work: Work, done: Actions, config: CspH) -> Traffic:
+    """Give what would move if all were in DRAM."""
+    cols, geometry = config.core.config.cols, work.shape.geometry
+    shares = dict.fromkeys(("inputs", "outputs"), 1.0)
+    if config.compressed:
+        channels = {"inputs": geometry.in_shape[2], "outputs": geometry.filters}
+        for name, density in (("inputs", work.inputs), ("outputs", work.outputs)):
+            filled = channels[name] / (cols * -(-channels[name] // cols))
+            shares[name] = min(1.0, density * filled + 1 / 8)
+    return Traffic(
+        weights=cols * done.weight_beats,
+        inputs=cols * (done.input_beats + done.residual_beats) * shares["inputs"],
+        outputs=cols * done.result_beats * shares["outputs"],
     )
 
 
@@ -176,6 +335,7 @@ def by_component(costs: Iterable[CspCost]) -> dict[Component, float]:
 
 
 def _counted(step: Pass, density: float) -> Actions:
+    """Count a pass of a map with some density."""
     schedule = step.schedule
     zeros = None if schedule is None else actions.expected_zeros(schedule, density)
     return actions.count(step, zeros)
