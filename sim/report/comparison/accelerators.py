@@ -44,8 +44,7 @@ _PEERS = {
     ),
     "cambricon-s": (
         "Cambricon-S, coarse",
-        "sim/peers/cambricon.py: formula; MICRO 2018, doi 10.1109/MICRO.2018.00011; weights "
-        "pruned in groups of 16 filters at equal sparsity",
+        "sim/peers/cambricon.py: formula; MICRO 2018, doi 10.1109/MICRO.2018.00011; coarse pruning",
     ),
     "diannao": ("DianNao", "sim/peers/diannao.py: formula; ASPLOS 2014"),
 }

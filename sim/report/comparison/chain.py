@@ -11,10 +11,8 @@ from sim.peers.csp_h import CspCost
 EXCHANGED: tuple[tuple[str, tuple[Part, ...]], ...] = (
     ("units that wait or have nothing to do", (Part.IDLE,)),
     ("finding operands: inner join, permute network; counts, skew, drain", (Part.JOIN, Part.ROUTE)),
-    (
-        "buffers, registers, partial sums, control",
-        (Part.BUFFER, Part.REGISTER, Part.ACCUMULATOR, Part.OTHER),
-    ),
+    ("buffers and other logic", (Part.BUFFER, Part.OTHER)),
+    ("operand and run registers, accumulation buffers", (Part.REGISTER, Part.ACCUMULATOR)),
     ("multipliers", (Part.MAC,)),
     ("DRAM: bit masks and non-zero bytes; counts and chunks, dense maps", (Part.DRAM,)),
 )

@@ -103,9 +103,10 @@ def layer_chart(record: Comparison, network: NetworkRecord) -> str | None:
         energy.append((float(index), rival.total(refetch=True) / ours.total(refetch=True)))
         titles.append(layer.name)
     ratios = [value for _, value in (*speed, *energy)]
-    up = svg.logarithmic(f"{record.title(RIVAL)} / CSP-H", ratios, base=2)
+    name = f"{record.title(RIVAL)} / CSP-H; dashed: equal"
+    up = svg.logarithmic(name, [*ratios, 1.0])
     count = len(network.layers)
-    step = -(-count // 12)
+    step = -(-count * 7 * max(len(title) for title in titles) // svg.WIDTH)
     across = Axis(
         label="layer",
         low=-0.6,
@@ -129,7 +130,7 @@ def layer_chart(record: Comparison, network: NetworkRecord) -> str | None:
         across,
         up,
         label=f"SparTen over CSP-H in each layer of {network.name}",
-        marks=((1.0, "equal"),) if up.low <= 1 <= up.high else (),
+        marks=(1.0,),
     )
 
 
@@ -159,7 +160,7 @@ def _roof(record: Comparison, network: NetworkRecord, field: str, ridge: _Ridge)
     flat = record.config.core.elements
     points = [(getattr(layer.roof, field), layer.roof.rate) for layer in network.layers]
     across = svg.logarithmic(ridge.label, [*(x for x, _ in points), flat / ridge.slope])
-    up = svg.logarithmic("products / cycle", [*(y for _, y in points), flat * 1.01])
+    up = svg.logarithmic("products / cycle", [*(y for _, y in points), flat])
     knee = flat / ridge.slope
     first = max(across.low, up.low / ridge.slope)
     roof = ((first, first * ridge.slope), (knee, float(flat)), (across.high, float(flat)))
@@ -231,7 +232,7 @@ def sweep_chart(sweep: Sweep) -> str:
             for colour, (name, points) in zip((0, 2), lines.items(), strict=True)
         ],
         across,
-        svg.linear(f"× that of {sweep.usual} {sweep.unit}", max(1.2, highest), most=4),
+        svg.linear(f"× that of {sweep.usual}", max(1.2, highest), most=4),
         label=f"Cycles and energy over {sweep.name}",
         width=330,
         height=210,
@@ -266,8 +267,9 @@ def dram_chart(record: Comparison, network: NetworkRecord) -> str:
         high=bits[-1] + 0.5,
         ticks=tuple((bit, f"{bit:g}") for bit in bits),
     )
-    highest = max(value for values in found.values() for value in values) / MILLI
-    up = svg.linear("mJ an image, inputs fetched again where an accelerator does", highest)
+    energies = [value / MILLI for values in found.values() for value in values]
+    name = "mJ an image, logarithmic; inputs fetched again where an accelerator does"
+    up = svg.logarithmic(name, energies)
     return svg.chart(series, across, up, label=f"Energy of {network.name} over DRAM's", height=320)
 
 
@@ -337,6 +339,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "number": svg.number,
+        "short": svg.short,
         "percent": page.percent,
         "grouped": lambda value: page.grouped(round(value)),
         "dimensions": page.dimensions,

@@ -9,7 +9,8 @@ from typing import cast
 from sim.model.actions import together as acted
 from sim.model.constants import Constants
 from sim.peers.base import Cost, together
-from sim.peers.csp_h import CspCost, CspH
+from sim.peers.csp_h import CspCost, CspH, places
+from sim.peers.sparten import SparTenCost, network_cost
 from sim.report.comparison import chain, roofline, sensitivity
 from sim.report.comparison.accelerators import (
     OURS,
@@ -70,10 +71,14 @@ class NetworkRecord:
     @functools.cached_property
     def totals(self) -> dict[str, Cost]:
         """What the network costs everyone."""
-        keys = self.layers[0].costs
-        return {
-            key: together(self.name, (layer.costs[key] for layer in self.layers)) for key in keys
-        }
+        totals: dict[str, Cost] = {}
+        for key in self.layers[0].costs:
+            parts = [layer.costs[key] for layer in self.layers]
+            spartens = [part for part in parts if isinstance(part, SparTenCost)]
+            totals[key] = (
+                network_cost(self.name, spartens) if spartens else together(self.name, parts)
+            )
+        return totals
 
     @functools.cached_property
     def ours(self) -> CspCost:
@@ -169,9 +174,9 @@ def compare(
     whole = sum(sizes) * (1.25 if sparten else 4)
     layers: list[LayerRecord] = []
     done = 0
-    for work, size in zip(network.works, sizes, strict=True):
+    for work, place, size in zip(network.works, places(network), sizes, strict=True):
         tell(work.shape.name, done / whole)
-        ours, roof = roofline.layer(work, config, constants, seed=seed)
+        ours, roof = roofline.layer(work, place, config, constants, seed=seed)
         others = costs(work, constants, seed=seed, sparten=sparten)
         layers.append(LayerRecord(work=work, costs={OURS: ours, **others}, roof=roof))
         done += size

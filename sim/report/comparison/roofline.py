@@ -8,7 +8,7 @@ from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound
 from sim.model.constants import Constants
 from sim.peers import csp_h
-from sim.peers.csp_h import CspCost, CspH
+from sim.peers.csp_h import CspCost, CspH, Place
 from sim.program.passes import Pass
 from sim.workloads.catalogue import Work
 
@@ -55,7 +55,9 @@ class Roof:
         return self.products / self.sums
 
 
-def layer(work: Work, config: CspH, constants: Constants, *, seed: int = 0) -> tuple[CspCost, Roof]:
+def layer(
+    work: Work, place: Place, config: CspH, constants: Constants, *, seed: int = 0
+) -> tuple[CspCost, Roof]:
     """Give what a layer costs on CSP-H, and what bounds it."""
     factor = work.shape.repeat / config.images
     paths: dict[str, float] = {}
@@ -69,7 +71,7 @@ def layer(work: Work, config: CspH, constants: Constants, *, seed: int = 0) -> t
         return csp_h.bound_cycles(step, timing)
 
     watched = dataclasses.replace(config, cycles=clock)
-    cost = csp_h.cost(work, config=watched, constants=constants, seed=seed)
+    cost = csp_h.cost(work, config=watched, constants=constants, place=place, seed=seed)
     actions, cols = cost.actions, config.core.config.cols
     beats = (
         actions.input_beats,

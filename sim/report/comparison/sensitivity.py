@@ -65,6 +65,12 @@ def _built(field: str, scale: int = 1) -> tuple[Callable[[CspH], int], Callable[
     return read, build
 
 
+def _shaped(config: CspH, rows: int) -> CspH:
+    """Give an array with other rows, and columns for as many elements."""
+    hardware = config.core.config.replace(rows=rows, cols=config.core.elements // rows)
+    return dataclasses.replace(config, core=dataclasses.replace(config.core, config=hardware))
+
+
 def _parameters() -> Iterator[Parameter]:
     """Give all of them."""
 
@@ -84,6 +90,14 @@ def _parameters() -> Iterator[Parameter]:
     yield hardware("width of a partial sum", "bits", "acc_bits", 16, 20, 24, 28, 32)
     yield hardware("line buffer", "KiB", "line_bytes", 64, 128, 256, 512, 1024, scale=1024)
     yield hardware("weight buffer", "KiB", "weight_bytes", 64, 128, 256, 512, 1024, scale=1024)
+    yield hardware("counts looked at in a cycle", "counts", "lookahead", 4, 8, 16, 32)
+    yield Parameter(
+        name="rows of the array, as many elements",
+        unit="rows",
+        values=(16, 32, 64),
+        read=lambda config: config.core.config.rows,
+        build=_shaped,
+    )
     yield Parameter(
         name="batch",
         unit="images",
@@ -106,8 +120,8 @@ def sweep(
         try:
             built = parameter.build(config, value)
             costs = [
-                csp_h.cost(work, config=built, constants=constants, seed=seed)
-                for work in network.works
+                csp_h.cost(work, config=built, constants=constants, place=place, seed=seed)
+                for work, place in zip(network.works, csp_h.places(network), strict=True)
             ]
         except (ConfigError, CspError) as error:
             points.append(Point(value=value, reason=str(error)))

@@ -73,8 +73,14 @@ def number(value: float) -> str:
     """Write a value with three digits, without an exponent."""
     if value == 0:
         return "0"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{digits}f}".replace(",", "\u202f")
+    # Rounded first: 0.9996 has as many digits behind the point as 1.00.
+    digits = max(0, 2 - math.floor(math.log10(float(f"{abs(value):.2e}"))))
+    return f"{value:,.{digits}f}".replace(",", "\u202f")
+
+
+def short(value: float) -> str:
+    """Write a round value, without zeros at its end."""
+    text = number(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -94,23 +100,38 @@ def linear(label: str, high: float, *, low: float = 0.0, most: int = 6) -> Axis:
     if ticks[-1] < high:
         ticks.append(ticks[-1] + (ticks[1] if len(ticks) > 1 else high))
     return Axis(
-        label=label, low=low, high=ticks[-1], ticks=tuple((tick, number(tick)) for tick in ticks)
+        label=label, low=low, high=ticks[-1], ticks=tuple((tick, short(tick)) for tick in ticks)
     )
 
 
-def logarithmic(label: str, values: Iterable[float], *, base: int = 10) -> Axis:
-    """Give a logarithmic axis around values, with a tick at each power."""
+def logarithmic(label: str, values: Iterable[float]) -> Axis:
+    """Give a logarithmic axis around values, from one of 1, 2, 5, 10, 20 … to another one."""
     values = list(values)
-    first = math.floor(math.log(min(values), base) + 1e-9)
-    last = max(first + 1, math.ceil(math.log(max(values), base) - 1e-9))
-    steps = [float(base) ** power for power in range(first, last + 1)]
+    power = math.floor(math.log10(min(values)))
+    steps = [factor * 10.0**power for factor in (1, 2, 5)]
+    while steps[-1] < max(values):
+        steps.append(steps[-3] * 10)
+    first = max(index for index, step in enumerate(steps) if step <= min(values) * 1.000001)
+    steps = steps[first:]
+    if len(steps) == 1:
+        steps.append(2 * steps[0])
+    last = next((i for i, step in enumerate(steps) if i and step >= max(values)), len(steps) - 1)
+    steps = steps[: last + 1]
+    # Over three decades, the powers of ten are enough.
+    many = steps[-1] / steps[0] > 1000
+    wanted = [step for step in steps if not many or _is_power(step)]
     return Axis(
         label=label,
         low=steps[0],
         high=steps[-1],
         log=True,
-        ticks=tuple((step, number(step)) for step in steps),
+        ticks=tuple((step, short(step)) for step in wanted),
     )
+
+
+def _is_power(value: float) -> bool:
+    exponent = math.log10(value)
+    return abs(exponent - round(exponent)) < 1e-6
 
 
 def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:
@@ -126,7 +147,7 @@ def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
     return head + "".join(parts) + "</svg>"
 
 
-def bars(rows: Sequence[Bar], *, label: str, unit: str, names: int = 200) -> str:
+def bars(rows: Sequence[Bar], *, label: str, unit: str, names: int = 258) -> str:
     """Draw horizontal bars of parts, one below the other.
 
     Parameters
@@ -177,7 +198,7 @@ def chart(
     label: str,
     width: int = WIDTH,
     height: int = 300,
-    marks: Sequence[tuple[float, str]] = (),
+    marks: Sequence[float] = (),
 ) -> str:
     """Draw points and lines on two axes.
 
@@ -188,8 +209,8 @@ def chart(
     label : str
         For those who cannot see it.
     width, height : int
-    marks : sequence of (float, str)
-        Levels that go all across, with a word.
+    marks : sequence of float
+        Levels that go all across.
     """
     left, right, top, bottom = 54, 14, 24, 42
     room, tall = width - left - right, height - top - bottom
@@ -209,12 +230,11 @@ def chart(
         parts.append(f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{top + tall}" class="grid"/>')
         parts.append(_text(x, top + tall + 16, text, "tick", "middle"))
     parts.append(_text(left + room / 2, height - 6, across.label, "tick", "middle"))
-    for level, text in marks:
+    for level in marks:
         y = top + tall * (1 - up.place(level))
         parts.append(
             f'<line x1="{left}" y1="{y:.1f}" x2="{left + room}" y2="{y:.1f}" class="mark"/>'
         )
-        parts.append(_text(left + 6, y - 5, text, "tick"))
     for one in series:
         places = [at(point) for point in one.points]
         colour = one.colour % COLOURS
