@@ -93,8 +93,7 @@ class Drain(wiring.Component):
         last_chunk = Signal()
         last_row = Signal()
         last_pixel = Signal()
-        most = queue_depth(config)
-        room = Signal(range(most + 1), init=most)
+        room = Signal(range(self.queue_depth + 1), init=self.queue_depth)
         ask = Signal()
         m.d.comb += [
             tile.eq(Mux(read_from, waiting[1], waiting[0])),
@@ -145,7 +144,7 @@ class Drain(wiring.Component):
         tag = delayed(m, tag, latency, "tag", reset_less=True)
 
         # Not for all of its words is there a request.
-        depth = 1 << (most - 1).bit_length()
+        depth = 1 << (self.queue_depth - 1).bit_length()
         m.submodules.queue = queue = ResultBuffer(sums_layout(config), depth)
         word = Signal(sums_layout(config))
         m.d.comb += [word.chunk.eq(tag.chunk), word.live.eq(tag.live)]
@@ -156,7 +155,12 @@ class Drain(wiring.Component):
         m.d.comb += [
             queue.data.eq(word),
             queue.write.eq(arrives),
-            self.busy.eq((computed != 0) | (room != most)),
+            self.busy.eq((computed != 0) | (room != self.queue_depth)),
         ]
         m.d.sync += room.eq(room + do_read - ask)
         return m
+
+    @property
+    def queue_depth(self) -> int:
+        """Words behind the array, see :func:`queue_depth`."""
+        return queue_depth(self.config)

@@ -7,7 +7,7 @@ import pytest
 
 from csp_hw.array import Array
 from csp_hw.config import PRESETS
-from csp_hw.drain import Drain, queue_depth
+from csp_hw.drain import Drain
 from tests.csp_hw.bench import Sink, between, chance, plain, rng_of, simulate
 
 CONFIG = PRESETS["tiny_4x4"].replace(rows=2, depth=8, max_interleave=4)
@@ -214,4 +214,4 @@ def test_a_blocked_output_stops_the_requests_in_time():
         assert ctx.get(dut.o.valid)
 
     simulate(dut, blocked)
-    assert asked == queue_depth(dut.config) < 64
+    assert asked == dut.queue_depth < 64
