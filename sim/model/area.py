@@ -41,8 +41,9 @@ MEMORY_ELEMENT = Quantity(
     node_nm=NODE_NM,
     source=f"as with registers, but for the accumulation buffer: {BANKS.source}",
 )
-#: A cluster of 32 units with its buffers.
-SPARTEN_CLUSTER = exact(0.766, "mm²", NODE_NM, SPARTEN)
+#: A cluster of 32 units with its buffers, and its multipliers and adders alone.
+SPARTEN_CLUSTER = exact(0.766, "mm²", NODE_NM, f"{SPARTEN}, from memory")
+SPARTEN_MAC = exact(0.0432, "mm²", NODE_NM, SPARTEN)
 SPARTEN_UNITS = 32
 
 
