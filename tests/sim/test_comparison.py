@@ -202,6 +202,17 @@ def test_page_tells_the_figures(text, network):
     assert {"svg", "rect", "circle", "polyline", "table", "details"} <= titles
 
 
+def test_shares_add_up(record, network):
+    found = page.unit_cycles(record, network)
+    assert len(found) == 6
+    for _, shares in found:
+        assert sum(shares) == pytest.approx(1)
+        assert min(shares) >= 0
+    energies = [value for _, value in page.components(network)]
+    assert energies == sorted(energies, reverse=True)
+    assert sum(energies) == pytest.approx(page.chip(network))
+
+
 def test_bars_are_as_long_as_the_energy(record, network):
     drawn = parse(page.energy_bars(record, network)).found
     widths = [float(a["width"]) for tag, a in drawn if tag == "rect"]

@@ -9,7 +9,10 @@ import jinja2
 
 from sim.model import area, constants, sram
 from sim.model.constants import Quantity, Setting
+from sim.model.energy import Component
+from sim.peers import csp_h
 from sim.peers.base import Cost, Part
+from sim.peers.sparten import SparTenCost
 from sim.report import page
 from sim.report.comparison import sensitivity, svg
 from sim.report.comparison.accelerators import OURS, RIVAL, RIVAL_CASCADE
@@ -200,6 +203,32 @@ def binding(network: NetworkRecord) -> list[tuple[str, int, float]]:
     return found
 
 
+def unit_cycles(
+    record: Comparison, network: NetworkRecord
+) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Give shares of SparTen's unit-cycles: useful, barrier, no filter, cluster done."""
+    found = []
+    for one in record.accelerators:
+        cost = network.totals[one.key]
+        if isinstance(cost, SparTenCost):
+            whole = cost.cycles * cost.units
+            parts = (cost.useful, cost.barrier, cost.unused, cost.clusters)
+            useful, barrier, unused, clusters = (part / whole for part in parts)
+            found.append((one.title, (useful, barrier, unused, clusters)))
+    return found
+
+
+def components(network: NetworkRecord) -> list[tuple[Component, float]]:
+    """Give the energy of CSP-H's components, pJ, the largest first; those that take any."""
+    found = network.ours.components.items()
+    return sorted(((name, value) for name, value in found if value), key=lambda item: -item[1])
+
+
+def chip(network: NetworkRecord) -> float:
+    """Give the energy of CSP-H without DRAM, pJ."""
+    return sum(network.ours.core.values())
+
+
 def sweep_chart(sweep: Sweep) -> str:
     """Draw cycles and energy over the values of a parameter, the usual value's being 1."""
     known = [
@@ -299,6 +328,7 @@ def quantities() -> Iterator[tuple[str, Quantity]]:
     yield "area of a processing element", area.ELEMENT
     yield "the same, partial sums in SRAM", area.MEMORY_ELEMENT
     yield "area of 32 units of SparTen", area.SPARTEN_CLUSTER
+    yield "their multipliers and adders", area.SPARTEN_MAC
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -360,6 +390,10 @@ def _environment() -> jinja2.Environment:
         "layer_chart": layer_chart,
         "roofs": roofs,
         "binding": binding,
+        "unit_cycles": unit_cycles,
+        "components": components,
+        "chip": chip,
+        "part_of": csp_h.PARTS,
         "sweep_chart": sweep_chart,
         "relative": relative,
         "dram_chart": dram_chart,
@@ -377,4 +411,5 @@ def render(record: Comparison) -> str:
         quantities=list(quantities()),
         sram_source=read_table(sram.TABLE).source,
         areas=equal_areas(record.networks[0].totals[OURS].units),
+        sparten_area=area.sparten_unit(record.networks[0].totals[OURS].units),
     )
