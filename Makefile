@@ -50,7 +50,7 @@ registers: host $(VENV)/registers.stamp ## from registers.rdl: C header, Python 
 
 clean: ## what was built, not the environment
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## everything that git does not track here
 	rm -rf $(VENV) $(VENV)-compare

@@ -284,7 +284,8 @@ def test_command_line(tmp_path, capfd):
     folder = tmp_path / "made" / "here"
     assert csp("report", "small", "-o", folder, "--setting", "low", "--no-sparten") == 0
     out = capfd.readouterr().out
-    assert "small" in out
+    assert "small: 1 layers, " in out
+    assert "  activations: drawn per layer from beta(mean 0.45, ν 20), assumed" in out
     assert {path.name for path in folder.iterdir()} == {files.PAGE, files.JSON, files.CSV}
     document = json.loads((folder / files.JSON).read_text("utf-8"))
     assert document["setting"] == "low"

@@ -107,6 +107,9 @@ def run(options: Options, console: Console) -> Comparison:
         )
         with phases.phase("page and files"):
             paths = files.write(comparison, options.output)
+    for network in networks:
+        for line in network.workload.provenance():
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(table(comparison))
     for path in paths:
         console.print(f"wrote {path}", highlight=False, soft_wrap=True)
