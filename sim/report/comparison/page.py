@@ -370,6 +370,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "number": svg.number,
         "short": svg.short,
+        "exact": lambda value: f"{value:,g}".replace(",", "\u202f"),
         "percent": page.percent,
         "grouped": lambda value: page.grouped(round(value)),
         "dimensions": page.dimensions,
