@@ -11,6 +11,7 @@ simulation takes minutes; its counts stay in ``build/sparten.json`` and serve fo
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import sys
@@ -328,13 +329,9 @@ def tell_levers(names: Sequence[str], spartens: SparTens, setting: Setting) -> N
             line(f"+ {best}", config)
         for name, lever in rest.items():
             line(f"  (not taken: {name})", lever(config))
-    for other in Setting:
-        found = ratios(names, spartens, config, other)
-        row(
-            f"all of them, {other}",
-            found.energy,
-            f"  {np.mean(found.alike):6.2f} {np.mean(found.chip):6.2f} {np.mean(found.speed):6.2f}",
-        )
+        for other, refetch in itertools.product(Setting, (False, True)):
+            found = ratios(names, spartens, config, other, refetch=refetch)
+            row(f"all so far, {other}{', refetch' * refetch}", found.energy)
     print(f"  mean ratio, all together: {before:.2f} → {mean(config):.2f}")
 
 
