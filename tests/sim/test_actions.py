@@ -109,6 +109,7 @@ def test_every_action_one_by_one(seed):
         for name, wanted in places.items():
             assert getattr(found, name).tolist() == wanted, name
         assert found.run_read == found.row_read == found.issued
+        assert found.line_read == found.row_written
         assert found.slots == found.issued * config.rows * config.cols
         # Words go into the buffers as often as beats come through the port.
         parts = step.weight_parts
