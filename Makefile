@@ -6,7 +6,7 @@ ARGS   ?=
 SETUP   = @python="$$(sh tools/check_host.sh)" && "$$python" tools/environment.py $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak bench synth registers firmware clean distclean host
+.PHONY: help demo test lint format soak bench synth area others registers firmware clean distclean host
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,12 @@ bench: host $(VENV)/core.stamp ## speed of the co-simulation
 synth: host $(VENV)/synth.stamp ## FPGA synthesis: Fmax and area on an ECP5
 	$(PY) benchmarks/synthesis.py $(ARGS)
 
+area: host $(VENV)/synth.stamp ## area of a PE in standard cells (Debian: qflow-tech-osu018)
+	$(PY) benchmarks/area.py $(ARGS)
+
+others: host $(VENV)-compare/compare.stamp ## the same layer on SCALE-Sim and ZigZag, in an environment of its own
+	$(VENV)-compare/bin/python benchmarks/others.py $(ARGS)
+
 firmware: host $(VENV)/core.stamp ## the network in firmware written in C, on the simulated core
 	@$(PY) -m sim firmware $(ARGS)
 
@@ -44,16 +50,19 @@ registers: host $(VENV)/registers.stamp ## from registers.rdl: C header, Python 
 
 clean: ## what was built, not the environment
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
-	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './$(VENV)*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## everything that git does not track here
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-compare
 
 host:
 	@sh tools/check_host.sh > /dev/null
 
 $(VENV)/core.stamp: pyproject.toml tools/environment.py
 	$(SETUP) core
+
+$(VENV)-compare/compare.stamp: pyproject.toml tools/environment.py
+	@python="$$(sh tools/check_host.sh)" && "$$python" tools/environment.py $(VENV)-compare compare
 
 $(VENV)/%.stamp: pyproject.toml tools/environment.py
 	$(SETUP) $*

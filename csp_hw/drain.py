@@ -14,6 +14,11 @@ from csp_hw.row import drain_layout
 from csp_hw.util import delayed
 
 
+def queue_depth(config: CspConfig) -> int:
+    """Give the words behind the array: enough for one word a cycle over the whole round trip."""
+    return Array.drain_latency(config) + 8
+
+
 class Drain(wiring.Component):
     """Ask for the sums of a tile in the order pixel i, row, chunk: rows · K · I words.
 
@@ -163,5 +168,5 @@ class Drain(wiring.Component):
 
     @property
     def queue_depth(self) -> int:
-        """Words behind the array: enough for one word a cycle over the whole round trip."""
-        return Array.drain_latency(self.config) + 8
+        """Words behind the array, see :func:`queue_depth`."""
+        return queue_depth(self.config)

@@ -43,6 +43,14 @@ class Simulator(enum.StrEnum):
     ICARUS = "icarus"
 
 
+class ConstantSetting(enum.StrEnum):
+    """Which value of each energy constant is taken."""
+
+    LOW = "low"
+    MID = "mid"
+    HIGH = "high"
+
+
 NetworkFile = Annotated[Path, typer.Argument(metavar="FILE", help="A network (.csp).")]
 PresetName = Annotated[
     str, typer.Option("--preset", help=f"Hardware configuration: {', '.join(PRESETS)}.")
@@ -253,6 +261,38 @@ def run_tile(
     result = csp_tile.run(options, Console(), layer=layer, group=group, tile=tile, wave=wave)
     if result.mismatch is not None:
         raise typer.Exit(EXIT_MISMATCH)
+
+
+@app.command()
+def report(
+    networks: Annotated[
+        list[str] | None, typer.Argument(metavar="NETWORK", help="Some networks, if not all.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path(
+        "build/comparison"
+    ),
+    setting: Annotated[ConstantSetting, typer.Option(help="Of the energy constants.")] = (
+        ConstantSetting.MID
+    ),
+    seed: Annotated[int, typer.Option(help="Of the zeros that are drawn.")] = 0,
+    sparten: Annotated[
+        bool, typer.Option("--sparten/--no-sparten", help="Without it, seconds, not minutes.")
+    ] = True,
+) -> None:
+    """Compare CSP-H with SparTen and others."""
+    from rich.console import Console
+
+    from sim.model.constants import Setting
+    from sim.report.comparison import run as csp_report
+
+    options = csp_report.Options(
+        networks=tuple(networks or ()),
+        output=output,
+        setting=Setting(setting.value),
+        seed=seed,
+        sparten=sparten,
+    )
+    csp_report.run(options, Console())
 
 
 def message(error: Exception) -> str:

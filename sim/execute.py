@@ -2,6 +2,7 @@
 """Whole networks on the core: each pass runs on the Verilog and is compared with golden."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from sim.cosim.core.build import CORE, CoreBuild, build_core
 from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing
 from sim.cosim.core.process import run_core_jobs
 from sim.program.compiler import compile_network
-from sim.program.maps import Maps
+from sim.program.maps import Bytes, Maps, pack_map
 from sim.program.passes import Pass
 from sim.program.program import Program
 
@@ -86,6 +87,30 @@ class Task:
     def output(self) -> str:
         """Name of the last node."""
         return self.program.network.output.name
+
+    @functools.cached_property
+    def memory(self) -> Bytes:
+        """The window as the golden model leaves it."""
+        memory = self.program.memory(self.inputs)
+        for name, place in self.program.maps.items():
+            if name in self.values:
+                # Maps may lie in each other's holes, and be parts of others.
+                memory[place.offset : place.end] |= pack_map(place, self.values[name])
+        return memory
+
+    def read(self, step: Pass) -> Maps:
+        """Give what a convolution reads, bytes [N, H, W, C] as its schedule has them.
+
+        Raises
+        ------
+        CspError
+            The pass is a pooling alone.
+        """
+        if step.schedule is None:
+            raise CspError(f"{step.title}: a pooling has no schedule")
+        beats = self.memory[step.input.addresses[:, None] + np.arange(step.config.cols)]
+        shape = (step.schedule.images, *step.schedule.layer.geometry.in_shape)
+        return np.asarray(beats.reshape(shape))
 
 
 def core_registers() -> dict[str, int]:

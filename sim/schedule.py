@@ -228,6 +228,12 @@ class Schedule:
         """Taps with a count above 0, int64."""
         return self.matrix.survivors()
 
+    @functools.cached_property
+    def filters_of_taps(self) -> Ints:
+        """Real filters that each surviving tap is multiplied for, int64."""
+        counts = self.matrix.counts[self.survivors].astype(np.int64)
+        return np.minimum(counts * self.config.cols, self.matrix.filters)
+
     # --- What is counted ----------------------------------------------------------------------
 
     @property
@@ -243,14 +249,18 @@ class Schedule:
     @property
     def useful(self) -> int:
         """Slots on a live pixel and a real filter."""
-        return self.grid.pixels * int(self._filters_of_taps().sum())
+        return self.grid.pixels * int(self.filters_of_taps.sum())
 
-    def gated(self, inputs: Maps) -> int:
-        """Give the useful slots whose activation is 0, padding included."""
+    def zeros(self, inputs: Maps) -> Ints:
+        """Give how many pixels read a 0 with each surviving tap, int64, padding included."""
         zeros = np.zeros(len(self.survivors), dtype=np.int64)
         for _, values, live in self._gathered(inputs):
             zeros += np.count_nonzero(values[live] == 0, axis=0)
-        return int(zeros @ self._filters_of_taps())
+        return zeros
+
+    def gated(self, inputs: Maps) -> int:
+        """Give the useful slots whose activation is 0, padding included."""
+        return int(self.zeros(inputs) @ self.filters_of_taps)
 
     @functools.cached_property
     def work(self) -> Work:
@@ -491,11 +501,6 @@ class Schedule:
             values = maps[image[live], y[live], x[live], self.filters]
             words = np.pad(values, ((0, 0), (0, padding))).astype(little, order="C")
             yield words.view(np.uint8).reshape(-1, self.config.cols)
-
-    def _filters_of_taps(self) -> Ints:
-        """Give the real filters that each surviving tap is multiplied for, int64."""
-        counts = self.matrix.counts[self.survivors].astype(np.int64)
-        return np.minimum(counts * self.config.cols, self.matrix.filters)
 
     def _gathered(self, inputs: Maps) -> Iterator[tuple[Tile, Bytes, Bools]]:
         """Give each tile's activations uint8 [I, rows, surviving taps], and its live lanes."""

@@ -87,6 +87,16 @@ MAC = Quantity(
 REGISTER_BIT = exact(
     0.0104, "pJ/bit", NODE_NM, "Aladdin 40 nm, scaled to 45 nm by hwcomponents-library"
 )
+#: Requantisation of one result besides its registers: products of 24 and 32 bits with 16, adders.
+REQUANTISE = Quantity(
+    low=1.55,
+    mid=3.1,
+    high=6.2,
+    unit="pJ",
+    node_nm=NODE_NM,
+    source=f"assumed from 3.1 pJ of a 32-bit multiplication, {HOROWITZ}, from memory: "
+    "half of one, one, two",
+)
 #: One bit to or from DRAM.
 DRAM_BIT = Quantity(
     low=4.0,
@@ -166,6 +176,11 @@ class Constants:
     def register_bit(self) -> float:
         """One bit of a register, pJ."""
         return REGISTER_BIT.at(self.setting)
+
+    @property
+    def requantise(self) -> float:
+        """Requantisation of one result, pJ."""
+        return REQUANTISE.at(self.setting)
 
     @property
     def dram_byte(self) -> float:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Energy of SRAM accesses, interpolated in CACTI's table by size and width."""
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -14,6 +15,8 @@ from sim.tables import read_table
 TABLE = Path(__file__).parent / "data" / "cacti_sram.csv"
 #: A wider word is spread over banks of this width.
 WIDEST = 256
+#: How often the size is doubled in search of a memory that the table knows.
+_LARGER = 12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,3 +101,24 @@ class Memory:
     def write(self, amount: float, constants: Constants) -> float:
         """Give the energy of writing so many bytes, pJ."""
         return 8 * amount / self.width_bits * access(self.bytes, self.width_bits, constants).write
+
+
+@functools.cache
+def at_least(words: int, width_bits: int) -> Memory:
+    """Give a memory of so many words, or the smallest larger one that CACTI's table knows.
+
+    Small memories are dearer here than they need be.
+
+    Raises
+    ------
+    CspError
+        The table knows none.
+    """
+    exact = -(-words * width_bits // 8)
+    starts = (exact, 1 << (exact - 1).bit_length())
+    for size in sorted(start << shift for start in starts for shift in range(_LARGER)):
+        memory = Memory(bytes=size, width_bits=width_bits)
+        with contextlib.suppress(CspError):
+            memory.read(0, Constants())
+            return memory
+    raise CspError(f"{TABLE.name}: no memory of {words} words of {width_bits} bits or more")

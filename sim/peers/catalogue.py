@@ -4,7 +4,7 @@
 from collections.abc import Callable
 
 from sim.model.constants import Constants
-from sim.peers import cambricon, dense, diannao, scnn
+from sim.peers import cambricon, csp_h, dense, diannao, scnn
 from sim.peers.base import Cost
 from sim.workloads.catalogue import Work
 
@@ -15,4 +15,5 @@ PEERS: dict[str, Callable[[Work, Constants], Cost]] = {
     "cambricon-x": lambda work, constants: cambricon.cost_x(work, constants=constants),
     "cambricon-s": lambda work, constants: cambricon.cost_s(work, constants=constants),
     "diannao": lambda work, constants: diannao.cost(work, constants=constants),
+    "csp-h": lambda work, constants: csp_h.cost(work, constants=constants),
 }

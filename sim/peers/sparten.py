@@ -29,7 +29,7 @@ compressed for nothing; filters are fetched from DRAM once for all clusters.
 
 import dataclasses
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ import numpy.typing as npt
 from csp_algo.errors import CspError, check_int
 from csp_algo.geometry import Geometry, patches
 from sim.model.constants import SPARTEN_POWER, Constants
-from sim.peers.base import Cost, Part, Traffic, bitmapped
+from sim.peers.base import Cost, Part, Traffic, bitmapped, together
 from sim.workloads.catalogue import Work
 from sim.workloads.operands import Operands
 
@@ -165,6 +165,33 @@ def simulate(
         )
         for (balance, items), busy in zip(times.items(), filters.values(), strict=True)
     }
+
+
+def with_constants(cost: SparTenCost, constants: Constants) -> SparTenCost:
+    """Give the same work with other constants, without a simulation."""
+    core = _core(cost.useful, cost.idle, cost.balance, constants)
+    return dataclasses.replace(cost, core=core, constants=constants)
+
+
+def network_cost(name: str, costs: Iterable[SparTenCost]) -> SparTenCost:
+    """Add the costs of layers with one balancing.
+
+    Raises
+    ------
+    CspError
+        There are none, or they are not of one accelerator.
+    """
+    costs = list(costs)
+    whole = together(name, costs)
+    if len({cost.balance for cost in costs}) != 1:
+        raise CspError(f"{name}: costs with one balancing are needed")
+    return SparTenCost(
+        **{field.name: getattr(whole, field.name) for field in dataclasses.fields(Cost)},
+        balance=costs[0].balance,
+        unused=sum(cost.unused for cost in costs),
+        barrier=sum(cost.barrier for cost in costs),
+        clusters=sum(cost.clusters for cost in costs),
+    )
 
 
 class _Plan:

@@ -5,6 +5,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from csp_algo.errors import CspError
 from csp_hw.descriptor import BEAT_BITS, LOOP_BITS
 
@@ -89,6 +92,15 @@ class Loops:
         """The first byte behind all beats."""
         last = (self.count2 - 1) * self.pitch2 + (self.count1 - 1) * self.pitch1
         return self.offset + last + self.beats * self.cols
+
+    @property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """The offset of each beat, in order."""
+        axes = ((self.count2, self.pitch2), (self.count1, self.pitch1), (self.beats, self.cols))
+        offsets = np.full(1, self.offset, dtype=np.int64)
+        for times, pitch in axes:
+            offsets = (offsets[:, None] + np.arange(times) * pitch).ravel()
+        return offsets
 
     def fields(self, name: str) -> dict[str, int]:
         """Give the fields of a descriptor."""

@@ -48,14 +48,12 @@ def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> 
     geometry = work.shape.geometry
     filters, taps = geometry.group_filters, geometry.taps
     weights = np.empty((geometry.groups, filters, taps), dtype=np.bool_)
-    rng = draw.generator(work.shape.name, pruning, seed=seed)
-    for group in range(geometry.groups):
-        if pruning is Pruning.CASCADE:
-            counts = draw.cascade_counts(
-                rng, filters=filters, taps=taps, cols=cols, density=work.weights
-            )
+    if pruning is Pruning.CASCADE:
+        for group, counts in enumerate(cascade(work, cols=cols, seed=seed)):
             weights[group] = draw.cascade_mask(counts, filters=filters, cols=cols)
-        else:
+    else:
+        rng = draw.generator(work.shape.name, pruning, seed=seed)
+        for group in range(geometry.groups):
             weights[group] = draw.unstructured_mask(
                 rng, filters=filters, taps=taps, density=work.weights
             )
@@ -65,3 +63,19 @@ def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> 
         density=work.inputs,
     )
     return Operands(weights=weights, inputs=inputs)
+
+
+def cascade(work: Work, *, cols: int = 32, seed: int = 0) -> tuple[npt.NDArray[np.int64], ...]:
+    """Draw the counts of each group's taps, the same ones as those of :func:`operands`."""
+    geometry = work.shape.geometry
+    rng = draw.generator(work.shape.name, Pruning.CASCADE, seed=seed)
+    return tuple(
+        draw.cascade_counts(
+            rng,
+            filters=geometry.group_filters,
+            taps=geometry.taps,
+            cols=cols,
+            density=work.weights,
+        )
+        for _ in range(geometry.groups)
+    )

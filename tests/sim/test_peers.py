@@ -128,7 +128,10 @@ def test_every_network_on_every_peer(peer, name):
     assert whole.total() == pytest.approx(sum(cost.total() for cost in costs))
     assert whole.total(refetch=True) >= whole.total()
     assert all(value >= 0 for value in whole.energy().values())
-    assert whole.useful == pytest.approx(sum(useful_products(work) for work in network.works))
+    # A cascade that was drawn has its density but for a chunk.
+    close = 2e-3 if peer == "csp-h" else 1e-6
+    useful = sum(useful_products(work) for work in network.works)
+    assert whole.useful == pytest.approx(useful, rel=close)
 
 
 @pytest.mark.parametrize("peer", PEERS)

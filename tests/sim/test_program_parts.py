@@ -59,6 +59,7 @@ def test_loops_reach_what_plain_loops_do(axes):
             Loops.over(4096, steps, 8)
         return
     loops = Loops.over(4096, steps, 8)
+    assert loops.addresses.tolist() == addresses(loops)
     assert addresses(loops) == expected
     assert loops.total == len(expected)
     assert loops.end == max(expected) + 8

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from csp_hw import output
 from csp_hw.array import Array
 from csp_hw.config import CspConfig
+from csp_hw.drain import queue_depth
 from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
 from sim.model.core.bursts import EARLY
@@ -201,7 +202,7 @@ class DrainTimes:
         self._chunks = fields["chunks"]
         self._int32 = fields["out"] == OutputType.INT32
         self._latency = Array.drain_latency(config)
-        self._room = self._latency + 8
+        self._room = queue_depth(config)
         self._pool = pool
         self._residual = residual
         self._begin = begin

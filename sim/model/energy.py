@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Energy of the core: its actions, times cited constants, for each component.
+
+Bits of a processing element's registers are those of :mod:`csp_hw.pe.element`. A bit that takes a
+new value costs :data:`sim.model.constants.REGISTER_BIT`; one that is clocked and keeps its value,
+the share :data:`sim.model.constants.IDLE_SHARE` of it, as idle units of other accelerators do.
+A multiplier that holds its operands, and one without a product, cost that share, too.
+
+Left out: wires between blocks, the clock tree's trunk, leakage, registers and the AXI managers'
+logic. A memory is read when a word of it is asked for.
+"""
+
+import dataclasses
+import enum
+import functools
+
+import numpy as np
+
+from csp_algo.errors import CspError, check_int
+from csp_hw.config import (
+    ACC_SHIFT_BITS,
+    ACTIVATION_BITS,
+    COUNT_BITS,
+    WEIGHT_BITS,
+    BufferStyle,
+    CspConfig,
+    preset,
+)
+from csp_hw.drain import queue_depth
+from csp_hw.feeder.bank import selections
+from csp_hw.feeder.lines import latency as line_latency
+from csp_hw.pe.accumulation.regbin import bins
+from csp_hw.pe.multiplier import PRODUCT_BITS
+from sim.model.actions import Actions
+from sim.model.constants import Constants
+from sim.model.sram import at_least
+
+#: Flip-flops of a column of the output stage, its word and parameters included.
+COLUMN_BITS = 532 + 24 + 54
+#: Flags of a PE's control, which change at any step, and the addend's choice, once a run.
+FLAG_BITS, ADDEND_BITS = 7, 3
+#: Bits that a surviving tap takes on its way through scanner, queue and feeder; and that a step
+#: takes in issuer and hazard unit beside two masks of T taps and the control of a PE.
+SURVIVOR_BITS, STEP_BITS = 100, 120
+#: Beats that the queue of a port holds.
+PORT_BEATS = 128
+
+
+class Component(enum.StrEnum):
+    """What energy is spent on, on the chip."""
+
+    MAC = "multipliers"
+    #: Activation and weight, on their way and held for the multiplier.
+    OPERANDS = "operand registers"
+    #: Product and run.
+    RUN = "run registers"
+    #: A run's way through shifter and adder.
+    SUM = "sum registers"
+    CONTROL = "control of the PEs"
+    #: Registers of PEs that are clocked and keep their value.
+    HELD = "registers that keep"
+    ACCUMULATOR = "accumulation buffer"
+    #: Skew at the array's edges.
+    EDGE = "array's edges"
+    DRAIN = "drain"
+    SKIP = "skipping and issue"
+    ROW_BUFFER = "row buffer"
+    RUN_BUFFER = "run buffer"
+    LINE_BUFFER = "line buffer"
+    #: From the line buffer's words to a byte for each row.
+    FEEDER = "feeder"
+    WEIGHT_BUFFER = "weight and count buffer"
+    PORTS = "queues of the ports"
+    #: Memories of maps and weights that the hardware does not have.
+    MEMORY = "memory instead of DRAM"
+    OUTPUT = "output stage"
+    #: Multipliers whose operands are held, for an activation that is zero.
+    GATED = "gated multipliers"
+    #: PEs in cycles without a step.
+    IDLE = "idle PEs"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Core:
+    """A core as an ASIC, and what could be built otherwise in it.
+
+    Parameters
+    ----------
+    config : CspConfig
+    gating : bool
+        Multipliers hold their operands for an activation of zero, as the hardware has it.
+    enables : bool
+        Registers that take a new value once a run, or only for an activation that is not zero,
+        are clocked only then. The hardware clocks them in every cycle.
+    one_bank : bool
+        Only the bank at work is read. In the hardware both banks get the address.
+    line_hold : bool
+        The line buffer is read anew only if its address changes.
+    bypass : bool
+        Weights that are used by a single tile do not go through the weight buffer.
+    shared_rows, shared_cols : int
+        PEs down that share a weight register, and across that share those of activation and
+        control; what is shared needs no skew among them. Longer wires are not reckoned.
+    gated_free : bool
+        A multiplier whose operands are held costs nothing, rather than an idle unit's share.
+    run_bits : int, optional
+        Width of the run's registers, if not exact for the longest run.
+
+    Raises
+    ------
+    CspError
+        A number is out of range.
+    """
+
+    config: CspConfig = dataclasses.field(
+        default_factory=lambda: preset("csp_h_32x32").replace(style=BufferStyle.REGBIN)
+    )
+    gating: bool = True
+    enables: bool = False
+    one_bank: bool = False
+    line_hold: bool = False
+    bypass: bool = False
+    gated_free: bool = False
+    shared_rows: int = 1
+    shared_cols: int = 1
+    run_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        check_int("shared_rows", self.shared_rows, 1, self.config.rows)
+        check_int("shared_cols", self.shared_cols, 1, self.config.cols)
+        if self.run_bits is not None:
+            check_int("run_bits", self.run_bits, PRODUCT_BITS, self.config.run_bits)
+
+    @property
+    def elements(self) -> int:
+        """PEs."""
+        return self.config.rows * self.config.cols
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ElementBits:
+    """Flip-flops of a PE, in bits, by what makes them take a new value.
+
+    Parameters
+    ----------
+    activation, weight : int
+        At each step: on the way right, on the way down.
+    operands, product, run : int
+        At each product of an activation that is not zero.
+    sums, control : int
+        Once a run.
+    flags : int
+        Of control: at any step.
+    drain : int
+        While sums are drained.
+    enabled : int
+        Those of all that are clocked only when they take a value, or once a run.
+    still : int
+        Constant during a layer, or counting what is rare.
+    """
+
+    activation: int
+    weight: int
+    operands: int
+    product: int
+    run: int
+    sums: int
+    control: int
+    flags: int
+    drain: int
+    enabled: int
+    still: int
+
+    @classmethod
+    def of(cls, core: Core) -> "ElementBits":
+        """Give those of a core's PE, without its accumulation buffer's entries."""
+        config = core.config
+        run, acc = core.run_bits or config.run_bits, config.acc_bits
+        address = (config.half_depth - 1).bit_length()
+        # Run done, shifted run and addend have enables; both banks' words, once more in registers;
+        # three sums.
+        adder = run + (run + 1) + acc
+        return cls(
+            activation=ACTIVATION_BITS + 1,
+            weight=WEIGHT_BITS,
+            operands=ACTIVATION_BITS + WEIGHT_BITS,
+            product=PRODUCT_BITS,
+            run=run,
+            sums=adder + 4 * acc + 3 * acc,
+            control=3 * address + ADDEND_BITS,
+            flags=FLAG_BITS,
+            drain=acc,
+            enabled=ACTIVATION_BITS + WEIGHT_BITS + run + adder,
+            still=ACC_SHIFT_BITS + config.cols.bit_length() + 1,
+        )
+
+    @property
+    def all(self) -> int:
+        """All flip-flops."""
+        return (
+            self.activation
+            + self.weight
+            + self.operands
+            + self.product
+            + self.run
+            + self.sums
+            + self.control
+            + self.flags
+            + self.drain
+            + self.still
+        )
+
+    @property
+    def clocked(self) -> int:
+        """Those that are clocked in every cycle."""
+        return self.all - self.enabled
+
+
+def energy(
+    actions: Actions, cycles: float, core: Core, constants: Constants
+) -> dict[Component, float]:
+    """Give the energy of each component, pJ.
+
+    Parameters
+    ----------
+    actions : Actions
+    cycles : float
+    core : Core
+        With the configuration of the passes that were counted.
+    constants : Constants
+
+    Raises
+    ------
+    CspError
+        There are fewer cycles than steps, or CACTI's table does not know a memory.
+    """
+    if cycles < actions.issued:
+        raise CspError(f"{actions.issued:g} steps do not fit into {cycles:g} cycles")
+    return {
+        **_elements(actions, cycles, core, constants),
+        Component.ACCUMULATOR: float(sum(accumulation(actions, core, constants))),
+        **_around(actions, core, constants),
+        **_buffers(actions, core, constants),
+        Component.MEMORY: 0.0,
+    }
+
+
+def accumulation(actions: Actions, core: Core, constants: Constants) -> tuple[float, ...]:
+    """Give the energy of each bin of the accumulation buffers, pJ; of a memory as a whole, one.
+
+    A register bin clocks all its entries when it takes one, and only the one changes.
+    """
+    config = core.config
+    acc = config.acc_bits
+    banks = 1 if core.one_bank else 2
+    if config.style is BufferStyle.MEMORY:
+        memory = at_least(config.half_depth, acc)
+        written = float(sum(actions.written)) * acc / 8
+        read = (banks * actions.runs + float(sum(actions.drained))) * acc / 8
+        return (memory.write(written, constants) + memory.read(read, constants),)
+    sizes = np.array([len(entries) for entries in bins(config.half_depth)])
+    bit = constants.register_bit * acc
+    reads = banks * actions.written + actions.drained
+    writes = actions.written * (1 + constants.idle_share * (sizes - 1))
+    return tuple(float(value) for value in bit * (reads + writes))
+
+
+def _elements(
+    actions: Actions, cycles: float, core: Core, constants: Constants
+) -> dict[Component, float]:
+    """Give the energy of multipliers and registers of the PEs."""
+    bits, bit, share = _bits(core), constants.register_bit, constants.idle_share
+    slots, runs = actions.slots, actions.runs
+    multiplied = actions.multiplied if core.gating else slots
+    right = bits.activation / core.shared_cols
+    down = bits.weight / core.shared_rows
+    held = ACTIVATION_BITS / core.shared_cols + WEIGHT_BITS
+    control, flags = bits.control / core.shared_cols, bits.flags / core.shared_cols
+    still = bits.still - (1 - 1 / core.shared_cols) * ACC_SHIFT_BITS
+    always = right + down + flags
+    changing = bits.product + bits.sums + control + bits.drain + still
+    changing -= bits.enabled - bits.operands - bits.run
+    clocked = always if core.enables else always + changing
+    # Of what is clocked at every step, what takes a new value.
+    new = (right + down) * slots
+    if not core.enables:
+        new += bits.product * multiplied + (bits.sums + control) * runs
+        new -= (bits.enabled - bits.operands - bits.run) * runs
+    kept = max(0.0, clocked * slots - new)
+    if not core.enables:
+        # The run is clocked with each product, and keeps its value if that is zero.
+        kept += bits.run * (slots - multiplied)
+    idle = cycles * core.elements - slots
+    return {
+        Component.MAC: constants.mac * multiplied,
+        Component.OPERANDS: bit * ((right + down) * slots + held * multiplied),
+        Component.RUN: bit * (bits.product + bits.run) * multiplied,
+        Component.SUM: bit * bits.sums * runs,
+        Component.CONTROL: bit * control * runs,
+        Component.HELD: share * bit * kept,
+        Component.GATED: 0.0 if core.gated_free else share * constants.mac * (slots - multiplied),
+        Component.IDLE: share * (constants.mac + bit * clocked) * idle,
+    }
+
+
+@functools.cache
+def _bits(core: Core) -> ElementBits:
+    return ElementBits.of(core)
+
+
+def _around(actions: Actions, core: Core, constants: Constants) -> dict[Component, float]:
+    """Give the energy of what surrounds the PEs and is made of registers."""
+    config, bit, bits = core.config, constants.register_bit, _bits(core)
+    rows, cols, acc = config.rows, config.cols, config.acc_bits
+    # Row p waits p cycles, column c waits c + 1 cycles, less for what they share; control goes
+    # down the left edge.
+    down, right = np.arange(rows) // core.shared_rows, np.arange(cols) // core.shared_cols + 1
+    skew = int(down.sum()) * bits.activation + rows * ACTIVATION_BITS
+    skew += int(right.sum()) * bits.weight
+    edge = (skew + rows * bits.flags) * actions.issued
+    edge += rows * bits.control * actions.runs / core.elements
+    # A sum goes down to the last row, and waits there for the last column's.
+    hops = (rows + 1) / 2 + (cols - 1) / 2
+    queue = at_least(1 << (queue_depth(config) - 1).bit_length(), acc * cols)
+    drained = actions.sums * cols * acc / 8
+    count_bits = config.lookahead * (COUNT_BITS + 1)
+    block_bits = 3 * config.max_period * COUNT_BITS
+    step_bits = 2 * config.max_period + STEP_BITS + bits.control + bits.flags
+    skip = count_bits * actions.counts_read + SURVIVOR_BITS * actions.survivors
+    skip += block_bits * actions.blocks + step_bits * actions.issued
+    results = actions.results * cols
+    return {
+        Component.EDGE: bit * edge,
+        Component.DRAIN: bit * acc * cols * hops * actions.sums
+        + queue.write(drained, constants)
+        + queue.read(drained, constants),
+        Component.SKIP: bit * skip,
+        Component.OUTPUT: (constants.requantise + bit * COLUMN_BITS) * results,
+    }
+
+
+def _buffers(actions: Actions, core: Core, constants: Constants) -> dict[Component, float]:
+    """Give the energy of the memories around the array."""
+    config = core.config
+    rows, cols = config.rows, config.cols
+    row, run = at_least(config.row_words, 8 * rows), at_least(config.run_words, 8 * cols)
+    line = at_least(config.line_words, 8 * cols)
+    weights = at_least(config.weight_words, 8 * cols)
+    counts = at_least(config.count_words, 8 * config.lookahead)
+    queue = at_least(PORT_BEATS, 8 * cols)
+    passed = actions.weights_once if core.bypass else 0.0
+    turned = actions.line_turned if core.line_hold else actions.line_read
+    beats = actions.input_beats + actions.residual_beats
+    beats += actions.weight_beats + actions.result_beats
+    return {
+        Component.ROW_BUFFER: row.write(rows * actions.row_written, constants)
+        + row.read(rows * actions.row_read, constants),
+        Component.RUN_BUFFER: run.write(cols * actions.run_written, constants)
+        + run.read(cols * actions.run_read, constants),
+        # A beat goes into one bank; a word of activations takes a byte of each bank's word.
+        Component.LINE_BUFFER: line.write(cols * actions.line_written, constants)
+        + line.read(rows * cols * turned, constants),
+        Component.FEEDER: _feeder(actions, core, constants),
+        Component.WEIGHT_BUFFER: weights.write(cols * (actions.weights_written - passed), constants)
+        + weights.read(cols * (actions.weights_read - passed), constants)
+        + counts.write(config.lookahead * actions.counts_written, constants)
+        + counts.read(config.lookahead * actions.counts_read, constants),
+        Component.PORTS: queue.write(cols * beats, constants) + queue.read(cols * beats, constants),
+    }
+
+
+def _feeder(actions: Actions, core: Core, constants: Constants) -> float:
+    """Give the energy of the registers behind the line buffer's banks."""
+    config = core.config
+    # Twice a word of each bank; then, stage after stage, fewer bytes of it.
+    words = 2 * 8 * config.cols
+    chosen, left = 0, config.cols
+    for low, high in selections(config):
+        left >>= high - low
+        chosen += 8 * left
+    # Rotation, the queue behind it.
+    turns = line_latency(config) - 3 - len(selections(config)) + 2
+    new = words * actions.line_turned + (chosen + 8 * turns) * actions.line_read
+    kept = 0.0 if core.line_hold else words * (actions.line_read - actions.line_turned)
+    return constants.register_bit * config.rows * (new + constants.idle_share * kept)
