@@ -14,7 +14,7 @@ from csp_hw.config import CspConfig
 Ints = npt.NDArray[np.int64]
 
 #: See :func:`choose_tiles`.
-SPARE = 32
+SPARE = 64
 
 
 class Tile(NamedTuple):
