@@ -125,16 +125,16 @@ def test_the_real_network_as_a_table():
         (0, 13),
         (0, 3),
     )
-    # Beats of 8 bytes: 32 of the descriptor, 16 parameters, 49 tiles, 9 positions, 18 words.
+    # Beats of 8 bytes: 32 of the descriptor, 16 parameters, 79 tiles, 9 positions, 18 words.
     assert program.passes[0].weight_parts == {
         "descriptor": 32,
         "params": 16,
-        "tiles": 25,
+        "tiles": 40,
         "counts": 9,
         "weights": 18,
     }
-    assert (first.input_beats, first.weight_beats, first.result_beats) == (4 * 784, 100, 4 * 392)
-    assert (first.tiles, first.interleave) == (49, 8)
+    assert (first.input_beats, first.weight_beats, first.result_beats) == (4 * 784, 115, 4 * 392)
+    assert (first.tiles, first.interleave) == (79, 5)
     assert first.steps == 18 * 4 * 784 // 8
     assert (first.weights_resident, first.counts_resident) == (True, True)
     assert {row.again_beats for row in rows} == {0}
