@@ -94,6 +94,13 @@ class PassAddresses(wiring.Component):
         convolve = Signal()
         m.d.comb += convolve.eq(d.kind == Kind.CONVOLVE)
 
+        def hand_on(name, runs):
+            """Connect runs to a port through a register; give whether one waits in it."""
+            m.submodules[f"{name}_slice"] = out = RegisterSlice(run_layout())
+            wiring.connect(m, runs, out.i)
+            wiring.connect(m, out.o, wiring.flipped(getattr(self, name)))
+            return out.o.valid
+
         # Tables. All their beats are whole: K · cols filters, a list padded to a beat.
         entry_bits = max(0, (cols // ENTRY_BYTES - 1).bit_length())
         # What is computed is so from the first beats of the descriptor on, long before the start.
@@ -116,24 +123,20 @@ class PassAddresses(wiring.Component):
         reading = []
         for name, (offset, beats, times) in tables.items():
             m.submodules[name] = repeater = Repeater()
-            m.submodules[f"{name}_slice"] = out = RegisterSlice(run_layout())
-            wiring.connect(m, repeater.o, out.i)
-            wiring.connect(m, out.o, wiring.flipped(getattr(self, name)))
+            waits = hand_on(name, repeater.o)
             m.d.comb += [
                 repeater.start.eq(self.start & convolve),
                 repeater.offset.eq(offset),
                 repeater.beats.eq(beats),
                 repeater.times.eq(times),
             ]
-            reading.append(repeater.busy | out.o.valid)
+            reading.append(repeater.busy | waits)
 
         # Maps.
         asked = {"inputs": 1, "residual": d.residual, "results": 1}
         for name, fields in MAPS.items():
             m.submodules[name] = loop = LoopAddress(steady=True)
-            m.submodules[f"{name}_slice"] = out = RegisterSlice(run_layout())
-            wiring.connect(m, loop.o, out.i)
-            wiring.connect(m, out.o, wiring.flipped(getattr(self, name)))
+            waits = hand_on(name, loop.o)
             pending = Signal(name=f"{name}_pending")
             m.d.comb += loop.i.valid.eq(pending)
             for field in loop.i.payload.shape().members:
@@ -142,7 +145,7 @@ class PassAddresses(wiring.Component):
                 m.d.sync += pending.eq(asked[name])
             with m.Elif(loop.i.ready):
                 m.d.sync += pending.eq(0)
-            busy = pending | loop.o.valid | out.o.valid
+            busy = pending | loop.o.valid | waits
             if name == "results":
                 m.d.comb += self.writing.eq(busy)
             else:

@@ -4,6 +4,7 @@
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 
 from csp_algo.integers import ActDtype
 from csp_hw import output
@@ -14,6 +15,7 @@ from csp_hw.feeder.feeder import latency as feeder_latency
 from csp_hw.pool import pooler
 from sim.cosim.core.jobs import Timing
 from sim.program.passes import Pass
+from sim.schedule import Schedule
 
 #: Cycles from the start through the descriptor's address, its checks and the pass's own addresses.
 BEGIN = 24
@@ -109,9 +111,7 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
     if schedule is not None:
         sizes = np.array([tile.interleave for tile in schedule.tiles], dtype=np.int64)
         computes = sizes * schedule.steps
-        words = schedule.result_words  # four a chunk of int32; a dead lane takes one cycle
-        lanes = words // (schedule.matrix.chunks * schedule.words_per_chunk)
-        drains = words + (sizes * config.rows - lanes) * schedule.matrix.chunks
+        drains = tile_drains(schedule)
         compute, drain = int(computes.sum()), int(drains.sum())
         array = int((computes.cumsum() + drains[::-1].cumsum()[::-1]).max())
         load, way = tile_beats(step, 0), enter(config)
@@ -135,6 +135,18 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
         first=begin + load * read + way,
         last=last + timing.write_latency,
     )
+
+
+def tile_drains(schedule: Schedule) -> npt.NDArray[np.int64]:
+    """Give the cycles of each tile's drain.
+
+    A sum takes one; of a live lane with int32 results, four, one for each word.
+    """
+    words, chunks = schedule.result_words, schedule.matrix.chunks
+    lanes = np.array([tile.interleave for tile in schedule.tiles], dtype=np.int64)
+    lanes *= schedule.config.rows
+    live = words // (chunks * schedule.words_per_chunk)
+    return words + (lanes - live) * chunks
 
 
 def tile_beats(step: Pass, number: int) -> int:

@@ -21,7 +21,7 @@ from csp_algo.errors import check_int
 from sim.cosim.core.jobs import Timing
 from sim.model import actions
 from sim.model.actions import Actions
-from sim.model.bound import pass_bound
+from sim.model.bound import pass_bound, tile_drains
 from sim.model.constants import Constants
 from sim.model.energy import Component, Core, energy
 from sim.model.sram import Memory
@@ -309,10 +309,7 @@ def bound_cycles(step: Pass, timing: Timing) -> float:
     scan = int(np.maximum(words.sum(axis=1), 1).sum())
     sizes = np.array([tile.interleave for tile in schedule.tiles], dtype=np.int64)
     computes = np.array([sizes * schedule.steps, np.maximum(sizes * schedule.steps, scan)])
-    each = schedule.matrix.chunks
-    lanes = schedule.result_words // (each * schedule.words_per_chunk)
-    drains = schedule.result_words + (sizes * schedule.config.rows - lanes) * each
-    left = drains[::-1].cumsum()[::-1]
+    left = tile_drains(schedule)[::-1].cumsum()[::-1]
     plain, scanned = (computes.cumsum(axis=1) + left).max(axis=1).tolist()
     return dataclasses.replace(bound, array=bound.array + scanned - plain).cycles
 

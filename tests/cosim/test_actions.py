@@ -14,7 +14,8 @@ from sim import demo, execute
 from sim.cosim.core.process import run_core_jobs
 from sim.model.actions import count
 from tests.cosim.probe import Probe
-from tests.sim.networks import random_config, random_network
+from tests.cosim.test_core_networks import random_task
+from tests.sim.networks import random_config
 from tests.strategies import CASES, network_of, random_activations, random_layer
 
 TINY = preset("tiny_4x4")
@@ -71,19 +72,6 @@ def hold(tasks, built, stalls=None):
             look(task, done.step, done.registers, f"network {number}, {done.step.title}")
             looked += done.step.schedule is not None
     return looked
-
-
-def random_task(rng, config):
-    while True:
-        try:
-            network = random_network(rng, config, size=int(rng.integers(1, 7)))
-            shape = (int(rng.integers(1, 4)), *network.input.shape)
-            images = random_activations(rng, shape, network.input.dtype)
-            task = execute.Task.make(network, config, images)
-        except CspError:  # it does not fit
-            continue
-        if task.program.passes:
-            return task
 
 
 def random_tasks(rng, config, least):
