@@ -154,10 +154,10 @@ class Issuer(wiring.Component):
         activations_offset = Signal.like(self.activations_offset, reset_less=True)
         tap_offset = Signal(range(slots + 1), reset_less=True)
 
-        # This cycle's product. All that tells which one it is, is in registers; whether it can be
-        # issued is known late.
-        activations_ready = self.activations_offset < self.activations_available
-        weights_ready = self.weights_offset < self.weights_available
+        # This cycle's product. All that tells which one it is, and whether its words are there, is
+        # in registers: much depends on it. So a word can be used from the second cycle on in which
+        # it is available.
+        activations_ready, weights_ready = Signal(), Signal()
         issue = self.issued
         last_pixel = Signal()
         chunk_done = Signal()
@@ -214,6 +214,26 @@ class Issuer(wiring.Component):
             m.d.comb += self.weights_release.eq(tap_offset + 1)
         with m.If(chunk_done & block_done):
             m.d.comb += self.activations_release.eq(next_offset)
+
+        # Whether the next product's words are there. Products of the first chunk take the block's
+        # activations one after the other, those of later ones find them there; of weights, those of
+        # the first pixel. All comparisons are made, since which one counts is known late.
+        activations, weights = self.activations_available, self.weights_available
+        later_chunk = next_chunk != 1
+        with m.If(issue):
+            m.d.sync += [
+                activations_ready.eq(later_chunk | (activations_offset + 1 < activations)),
+                weights_ready.eq((at.last & ~last_pixel) | (tap_offset + 1 < weights)),
+            ]
+            with m.If(chunk_done):
+                m.d.sync += activations_ready.eq(~final_chunk | (next_offset < activations))
+        with m.Elif(due):
+            m.d.sync += [
+                activations_ready.eq(later_chunk | (activations_offset < activations)),
+                weights_ready.eq(tap_offset < weights),
+            ]
+        with m.Else():
+            m.d.sync += [activations_ready.eq(activations.any()), weights_ready.eq(weights.any())]
 
         # A finished tile goes to the drain.
         m.d.comb += [

@@ -123,6 +123,7 @@ class Run:
         names += ["issued", *STALLS, "finished_valid", "finished", "given", "open", "product"]
         ports = [getattr(dut, name) for name in names] + [dut.tiles.valid]
         kept = dict.fromkeys(self.depth, 0)
+        known = dict.fromkeys(self.depth, 0)  # of those kept: not the one that has just come
         base = dict.fromkeys(self.depth, 0)
         draining = []  # (cycle in which it is done, tile)
         occupied = set()
@@ -152,7 +153,7 @@ class Run:
                 # No tile's bank is written before it was drained.
                 assert coming[-1]["bank"] not in occupied
                 self.issued_in.append(cycle)
-            self.account(at, kept, tiles_valid)
+            self.account(at, known, tiles_valid)
             if at["finished_valid"]:
                 end = {"products": len(self.seen), **at["finished"]}
                 self.finished.append(end)
@@ -164,6 +165,7 @@ class Run:
                 assert release <= kept[kind]
                 base[kind] += release
                 kept[kind] -= release
+                known[kind] = kept[kind]
                 if self.left[kind] and kept[kind] < self.depth[kind] and self.arrives():
                     kept[kind] += 1
                     self.left[kind] -= 1
@@ -191,16 +193,16 @@ class Run:
             if expected[name] is not None:
                 assert product[name] == expected[name], f"{name} of product {len(self.seen) - 1}"
 
-    def account(self, at, kept, tiles_valid):
+    def account(self, at, known, tiles_valid):
         """Check that every cycle with something to do is spent on one thing, for a reason."""
         reasons = [name for name in ("issued", *STALLS) if at[name]]
         assert len(reasons) == (1 if at["open"] or at["given"] or tiles_valid else 0)
         self.spent[reasons[0] if reasons else "nothing"] += 1
         if at["stalled_activations"]:
-            assert at["activations_offset"] >= kept["activations"]
+            assert at["activations_offset"] >= known["activations"]
         if at["stalled_weights"]:
-            assert at["activations_offset"] < kept["activations"]
-            assert at["weights_offset"] >= kept["weights"]
+            assert at["activations_offset"] < known["activations"]
+            assert at["weights_offset"] >= known["weights"]
         if at["stalled_bank"]:
             assert not at["open"]
 
