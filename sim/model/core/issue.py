@@ -9,6 +9,9 @@ from sim.model.core.bursts import EARLY
 from sim.model.core.memory import Times, chain, numbers
 from sim.model.core.taps import Block
 
+#: Cycles from a word's entry into its buffer until a product can use it.
+ARRIVAL = 2
+
 
 class IssueTimes:
     """The issuer and the run buffer.
@@ -92,12 +95,12 @@ class IssueTimes:
         places = (self._weights + numbers(words)) % len(room)
         offers = np.maximum(offers, room[places] + 1)
         wanted = np.full(words * interleave, EARLY, dtype=np.int64)
-        wanted[: len(entered)] = entered + 1
+        wanted[: len(entered)] = entered + ARRIVAL
         # A run's weights leave the buffer at its end, which may let later ones of this block in.
         while True:
             sent = chain(offers, self._sent)
             earliest = wanted.copy()
-            earliest[shape.first] = np.maximum(earliest[shape.first], sent + 1)
+            earliest[shape.first] = np.maximum(earliest[shape.first], sent + ARRIVAL)
             issued = chain(earliest, load)
             ends = np.repeat(issued[shape.ends], shape.runs)
             if words <= len(room):
