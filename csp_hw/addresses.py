@@ -11,7 +11,7 @@ from csp_hw.config import CspConfig
 from csp_hw.datapath import ENTRY_BYTES, PARAM_BYTES
 from csp_hw.descriptor import Kind, descriptor_layout
 from csp_hw.ports import TILE_BITS
-from csp_hw.width import RegisterSlice
+from csp_hw.slice import RegisterSlice
 
 #: What comes through the port of the weights, in this order of clients; the first is the control's.
 TABLES = ("params", "entries", "counts", "weights")

@@ -17,9 +17,10 @@ from csp_hw.ports import (
     results_layout,
     weights_layout,
 )
+from csp_hw.slice import RegisterSlice
 from csp_hw.store import ReplayStore
 from csp_hw.util import join, part
-from csp_hw.width import RegisterSlice, WidthConverter, WidthGather
+from csp_hw.width import WidthConverter, WidthGather
 
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
 PARAM_BYTES = 8

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.ports import tile_layout
 from csp_hw.skip import block_layout
-from csp_hw.width import RegisterSlice
+from csp_hw.slice import RegisterSlice
 
 #: Cycles from a product's issue until its words are there, and what is known of it.
 PRODUCT_LATENCY = 2

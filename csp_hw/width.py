@@ -63,21 +63,6 @@ class WidthConverter(wiring.Component):
         return m
 
 
-class RegisterSlice(WidthConverter):
-    """Hand words on a cycle later, so that no path leads through from one side to the other.
-
-    Throughput: one word a cycle. It holds two words.
-
-    Parameters
-    ----------
-    shape
-        Of a word.
-    """
-
-    def __init__(self, shape):
-        super().__init__(shape, shape)
-
-
 class WidthGather(wiring.Component):
     """Put beats together to words, the first one lowest.
 

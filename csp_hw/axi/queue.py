@@ -53,7 +53,7 @@ class Queue(wiring.Component):
         word = Signal(self.shape, reset_less=True)
         m.d.comb += [
             self.o.payload.eq(word),
-            self.i.ready.eq(stored != self.room),
+            self.i.ready.eq(~stored[-1] if self.room == self.depth else stored != self.room),
             write.en.eq(self.i.valid & self.i.ready),
             write.addr.eq(tail),
             write.data.eq(self.i.payload),

@@ -96,8 +96,8 @@ class ReadManager(wiring.Component):
         ar, r = self.axi.ar, self.axi.r
         asked = Signal()
 
-        # What comes, once more in registers, goes to the client that asked first.
-        m.submodules.routes = routes = Queue(client, OUTSTANDING)
+        # What comes, once more in registers, goes to the client that asked first: one bit each.
+        m.submodules.routes = routes = Queue(len(clients), OUTSTANDING)
         answer = Signal(r.payload.shape(), reset_less=True)
         answered = Signal()
         wanted = Signal()
@@ -126,7 +126,7 @@ class ReadManager(wiring.Component):
             wiring.connect(m, queue.o, wiring.flipped(self.o[n]))
             m.d.comb += [
                 planner.size.eq(self.size),
-                queue.i.valid.eq(wanted & (routes.o.payload == n)),
+                queue.i.valid.eq(wanted & routes.o.payload[n]),
                 queue.i.payload.eq(answer.data),
             ]
             m.d.sync += planner.more.eq(queue.o.valid & queue.o.ready)
@@ -138,7 +138,7 @@ class ReadManager(wiring.Component):
         fetch = Signal(len(clients))
         is_burst = Signal()
         burst = Signal(
-            data.StructLayout({"client": client, "burst": burst_layout(self.data_bytes)}),
+            data.StructLayout({"client": len(clients), "burst": burst_layout(self.data_bytes)}),
             reset_less=True,
         )
         m.d.sync += fetch.eq(0)
@@ -156,7 +156,7 @@ class ReadManager(wiring.Component):
             with m.If(fetch[n]):
                 m.d.sync += [
                     is_burst.eq(1),
-                    burst.client.eq(n),
+                    burst.client.eq(1 << n),
                     burst.burst.eq(planners[n].o.payload),
                 ]
 

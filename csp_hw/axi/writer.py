@@ -17,7 +17,7 @@ from csp_hw.axi.ports import (
 )
 from csp_hw.axi.queue import Queue
 from csp_hw.axi.signature import ADDRESS_BITS, Response, WriteSignature
-from csp_hw.width import RegisterSlice
+from csp_hw.slice import RegisterSlice
 
 #: Bursts that are not acknowledged yet.
 OUTSTANDING = 16

@@ -29,7 +29,7 @@ from csp_hw.ports import (
     results_layout,
     tile_layout,
 )
-from csp_hw.width import RegisterSlice
+from csp_hw.slice import RegisterSlice
 
 #: Cycles for which writer and reader must wait for each other until it counts as for ever: more
 #: than a change of either takes to reach the other.
