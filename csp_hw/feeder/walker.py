@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The walk over all lanes: where each one's pixel lies, and whether it has one."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -78,18 +78,14 @@ class LaneWalker(wiring.Component):
         slot = Signal(range(slots))
         collected = Signal()  # a command waits for the output register
         room = Signal(init=1)
+        allowed = Signal()  # to step, once both walks have settled
         step = Signal()
         group_done = Signal()
         group_kept = Signal()
         tile_done = Signal()
         loads = self.walks.valid & self.walks.ready
         m.d.comb += [
-            step.eq(
-                x_walk.settled
-                & y_walk.settled
-                & working
-                & (~keeping | (room & ~(row[-1] & collected)))
-            ),
+            step.eq(x_walk.settled & y_walk.settled & allowed),
             group_done.eq(step & row[-1]),
             group_kept.eq(group_done & keeping),
             tile_done.eq(group_kept & (keep == 1)),
@@ -119,6 +115,28 @@ class LaneWalker(wiring.Component):
             m.d.sync += [kept.eq(kept + 1), room.eq(kept != slots - 1)]
         with m.Elif(~group_kept & self.release):
             m.d.sync += [kept.eq(kept - 1), room.eq(1)]
+
+        # A step is allowed while there is a tile with a gap, or with room for its lanes; and the
+        # last lane of a group needs the place of the command. Much depends on a step, so this is
+        # known a cycle before: for both cases, whether there is a step or not.
+        handed = ~self.tiles.valid | self.tiles.ready
+
+        def allowed_next(stepped: bool) -> Value:
+            last, before_last = row[-1], row[-2 % rows]
+            group = last if stepped else Const(0)
+            kept_now = group & keeping
+            done = kept_now & (keep == 1)
+            fresh = ~working | done
+            works = Mux(fresh, self.walks.valid, 1)
+            keeps = keeping | (group & (gap == 1))
+            still_room = Mux(self.release, room | ~kept_now, Mux(kept_now, kept != slots - 1, room))
+            ends = before_last if stepped else last
+            blocked = ends & (done | (collected & ~handed))
+            return works & (
+                ~Mux(fresh, ~self.walks.payload.apart, keeps) | (still_room & ~blocked)
+            )
+
+        m.d.sync += allowed.eq(Mux(step, allowed_next(True), allowed_next(False)))
 
         # The lane is counted, and with it the windows move.
         m.submodules.column = column = CycleCounter(EXTENT_BITS)
@@ -180,7 +198,7 @@ class LaneWalker(wiring.Component):
                     m.d.sync += command.live.word_select(n, rows).eq(tile_live)
                 with m.Elif(pixel == 0):
                     m.d.sync += command.live.word_select(n, rows).eq(0)
-        with m.If(~self.tiles.valid | self.tiles.ready):
+        with m.If(handed):
             m.d.sync += [
                 offered.eq(command),
                 self.tiles.valid.eq(collected),
