@@ -58,7 +58,7 @@ class ReplayBuffer(wiring.Component):
         data = Signal(self.shape, reset_less=True)
 
         m.d.comb += [
-            self.i.ready.eq(self.available != self.depth),
+            self.i.ready.eq(~self.available[-1]),  # which is depth itself, a power of two
             write.addr.eq(write_at),
             write.data.eq(self.i.payload),
             write.en.eq(do_write),

@@ -123,21 +123,26 @@ class ReplayStore(wiring.Component):
             write.en.eq(do_write),
         ]
 
-        # Reading. What is resident has arrived when its first replay is over.
+        # Reading. What is resident has arrived when its first replay is over. Whether there are
+        # words and places is kept beside their numbers, since the counters of replays wait for it.
         fresh = Signal()
+        any_kept = Signal()
         free = Signal(range(CREDITS + 1), init=CREDITS)
+        any_free = Signal(init=1)
         do_read = Signal()
         do_send = Signal()
         read_at = Signal(range(self.depth))
         out_due, out_last = walk("out", self.replays, do_read)
         m.d.comb += [
-            do_read.eq(out_due & (~fresh | (kept != 0)) & (free != 0)),
+            do_read.eq(out_due & (~fresh | any_kept) & any_free),
             do_send.eq(self.o.valid & self.o.ready),
             read.addr.eq(read_at),
         ]
         m.d.sync += [
             kept.eq(kept + do_write - (do_read & fresh)),
             free.eq(free - do_read + do_send),
+            any_kept.eq(do_write | kept[1:].any() | (any_kept & ~(do_read & fresh))),
+            any_free.eq(do_send | free[1:].any() | (any_free & ~do_read)),
         ]
         with m.If(self.start):
             m.d.sync += [write_at.eq(0), read_at.eq(0), fresh.eq(1)]
