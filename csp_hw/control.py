@@ -166,15 +166,16 @@ class Control(wiring.Component):
         lost = Signal()
         dead = Signal()
         long_idle = Signal()
-        moving = Signal()
+        moving, moved = Signal(), Signal()
         aborting = Signal()
         m.d.sync += [
             aborting.eq((aborting | self.abort) & self.busy),
+            moved.eq(moving),
             idle_cycles.eq(idle_cycles + 1),
-            lost.eq(~moving & (self.timeout != 0) & (idle_cycles >= self.timeout)),
-            long_idle.eq(~moving & (idle_cycles >= dead_cycles(self.config))),
+            lost.eq(~moving & ~moved & (self.timeout != 0) & (idle_cycles >= self.timeout)),
+            long_idle.eq(~moving & ~moved & (idle_cycles >= dead_cycles(self.config))),
         ]
-        with m.If(moving):
+        with m.If(moved):
             m.d.sync += idle_cycles.eq(0)
         m.d.comb += [
             moving.eq(self.progress | buffer.write),

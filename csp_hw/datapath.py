@@ -158,7 +158,6 @@ class Datapath(wiring.Component):
             ]
 
         # Where a word's `ready` comes from far away it is cut by a register.
-        m.submodules.counts_slice = counts_slice = RegisterSlice(counts_layout(config))
         m.submodules.positions = positions = RegisterSlice(position_layout(config))
         m.submodules.inputs = inputs = RegisterSlice(results_layout(config))
         m.submodules.values = values = RegisterSlice(results_layout(config))
@@ -171,8 +170,7 @@ class Datapath(wiring.Component):
             (entries.o, feeder.entries),
             (wiring.flipped(self.counts), counts.i),
             (counts.o, count_store.i),
-            (count_store.o, counts_slice.i),
-            (counts_slice.o, engine.counts),
+            (count_store.o, engine.counts),
             (wiring.flipped(self.weights), weight_store.i),
             (weight_store.o, engine.weights),
             (wiring.flipped(self.residual), engine.residual),
@@ -219,12 +217,7 @@ class Datapath(wiring.Component):
         m.d.comb += [
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.left.eq(
-                engine.kept
-                | count_store.busy
-                | weight_store.busy
-                | counts_slice.o.valid
-                | inputs.o.valid
-                | values.o.valid
+                engine.kept | count_store.busy | weight_store.busy | inputs.o.valid | values.o.valid
             ),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),

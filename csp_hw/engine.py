@@ -25,6 +25,7 @@ from csp_hw.ports import (
 from csp_hw.replay import ReplayBuffer
 from csp_hw.sequence import LayerSequencer
 from csp_hw.skip import SkipController
+from csp_hw.slice import RegisterSlice
 
 #: Verilog module of the engine.
 ENGINE_MODULE = "csp_engine"
@@ -107,6 +108,8 @@ class Engine(wiring.Component):
         config = self.config
         row_words, run_words = config.row_words, config.run_words
         m.submodules.sequencer = sequencer = LayerSequencer(config)
+        # The scanner knows late whether it takes a word.
+        m.submodules.counts = counts = RegisterSlice(counts_layout(config))
         m.submodules.skip = skip = SkipController(config)
         m.submodules.row_buffer = row_buffer = ReplayBuffer(activations_layout(config), row_words)
         m.submodules.run_buffer = run_buffer = ReplayBuffer(weights_layout(config), run_words)
@@ -141,7 +144,8 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.tiles), sequencer.tiles)
         wiring.connect(m, sequencer.layer_tiles, issuer.tiles)
         wiring.connect(m, wiring.flipped(self.counts), sequencer.counts)
-        wiring.connect(m, sequencer.layer_counts, skip.i)
+        wiring.connect(m, sequencer.layer_counts, counts.i)
+        wiring.connect(m, counts.o, skip.i)
         wiring.connect(m, wiring.flipped(self.weights), run_buffer.i)
         wiring.connect(m, wiring.flipped(self.activations), row_buffer.i)
         wiring.connect(m, wiring.flipped(self.params), output.params)

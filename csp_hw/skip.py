@@ -282,5 +282,5 @@ class SkipController(wiring.Component):
 
 
 def _queue(shape, words: int) -> Queue:
-    """Give a queue of so many words, at least two; one of them is in the register."""
-    return Queue(shape, max(2, 1 << (words - 2).bit_length()), room=words - 1)
+    """Give a queue of so many words, at least two."""
+    return Queue(shape, max(2, 1 << (words - 2).bit_length()), room=words)

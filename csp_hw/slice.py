@@ -5,6 +5,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+#: Words that a slice holds.
+SLICE = 2
+
 
 class RegisterSlice(wiring.Component):
     """Hand words on a cycle later, so that no path leads through from one side to the other.
@@ -29,7 +32,7 @@ class RegisterSlice(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        places = [Signal(self.shape, name=f"place_{n}", reset_less=True) for n in range(2)]
+        places = [Signal(self.shape, name=f"place_{n}", reset_less=True) for n in range(SLICE)]
         write_at, read_at = Signal(), Signal()
         ready = Signal(init=1)
         do_take, do_give = Signal(), Signal()

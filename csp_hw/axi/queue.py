@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A queue whose memory is read into a register."""
+"""A queue whose memory is read into a register slice."""
 
 from amaranth import Module, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from csp_hw.slice import RegisterSlice
+
 
 class Queue(wiring.Component):
-    """Keep words in their order: ``room`` in a memory, one more in the register behind it.
+    """Keep words in their order, the first ones in the slice behind a memory.
 
     One word a cycle in and out. A word is on offer two cycles after its transfer at the earliest.
-    Both ``i.ready`` and all of ``o`` are registers or a comparison behind them.
+    No path leads through from one side to the other, and what enables the memory and the slice is
+    in registers.
 
     Parameters
     ----------
     shape
         Shape of a word.
     depth : int
-        A power of two.
+        Words of the memory: a power of two, at least 2.
     room : int, optional
-        Keep so many words in the memory, not all that fit.
+        Words kept, at most one more than ``depth``, which is the default.
 
     Members
     -------
@@ -32,7 +35,7 @@ class Queue(wiring.Component):
             raise ValueError(f"depth must be a power of two, not {depth}")
         self.shape = shape
         self.depth = depth
-        self.room = depth if room is None else room
+        self.room = depth + 1 if room is None else room
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
@@ -45,28 +48,34 @@ class Queue(wiring.Component):
             init=[],
             attrs={"no_rw_check": 1, "ram_style": "distributed"},
         )
+        m.submodules.slice = register = RegisterSlice(self.shape)
         write, read = store.write_port(), store.read_port(domain="comb")
         tail = Signal(range(self.depth))
         head = Signal(range(self.depth))
+        # Whether there is a word, or a place, is kept beside how many.
         stored = Signal(range(self.depth + 1))
-        do_fetch = Signal()
-        word = Signal(self.shape, reset_less=True)
+        any_stored = Signal()
+        free = Signal(range(self.room + 1), init=self.room)
+        any_free = Signal(init=1)
+        do_fetch, do_give = Signal(), Signal()
+        wiring.connect(m, register.o, wiring.flipped(self.o))
         m.d.comb += [
-            self.o.payload.eq(word),
-            self.i.ready.eq(~stored[-1] if self.room == self.depth else stored != self.room),
-            write.en.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(any_free),
+            write.en.eq(self.i.valid & any_free),
             write.addr.eq(tail),
             write.data.eq(self.i.payload),
-            do_fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
             read.addr.eq(head),
+            register.i.valid.eq(any_stored),
+            register.i.payload.eq(read.data),
+            do_fetch.eq(any_stored & register.i.ready),
+            do_give.eq(self.o.valid & self.o.ready),
         ]
         m.d.sync += [
-            stored.eq(stored + write.en - do_fetch),
             tail.eq(tail + write.en),
             head.eq(head + do_fetch),
+            stored.eq(stored + write.en - do_fetch),
+            any_stored.eq(write.en | stored[1:].any() | (any_stored & ~do_fetch)),
+            free.eq(free - write.en + do_give),
+            any_free.eq(do_give | free[1:].any() | (any_free & ~write.en)),
         ]
-        with m.If(do_fetch):
-            m.d.sync += [word.eq(read.data), self.o.valid.eq(1)]
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
         return m

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -96,20 +96,20 @@ class ReadManager(wiring.Component):
         ar, r = self.axi.ar, self.axi.r
         asked = Signal()
 
-        # What comes, once more in registers, goes to the client that asked first: one bit each.
+        # What comes goes, a cycle later, to the client that asked first: one bit each.
         m.submodules.routes = routes = Queue(len(clients), OUTSTANDING)
         answer = Signal(r.payload.shape(), reset_less=True)
         answered = Signal()
-        wanted = Signal()
+        wanted = Signal(len(clients))
         done = Signal()
         m.d.comb += [
             r.ready.eq(1),
+            routes.o.ready.eq(r.valid & r.payload.last),
             done.eq(answered & answer.last),
-            routes.o.ready.eq(done),
         ]
         m.d.sync += [
             answered.eq(r.valid),
-            wanted.eq(r.valid & ~self.stop),
+            wanted.eq(Mux(r.valid & ~self.stop, routes.o.payload, 0)),
             answer.eq(r.payload),
         ]
 
@@ -126,7 +126,7 @@ class ReadManager(wiring.Component):
             wiring.connect(m, queue.o, wiring.flipped(self.o[n]))
             m.d.comb += [
                 planner.size.eq(self.size),
-                queue.i.valid.eq(wanted & routes.o.payload[n]),
+                queue.i.valid.eq(wanted[n]),
                 queue.i.payload.eq(answer.data),
             ]
             m.d.sync += planner.more.eq(queue.o.valid & queue.o.ready)

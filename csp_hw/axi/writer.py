@@ -161,15 +161,15 @@ class WriteManager(wiring.Component):
             lengths.o.ready.eq(send & last),
         ]
         with m.If(send):
+            m.d.sync += sent.eq(Mux(last, 0, sent + 1))
+        # Much is enabled here, so it is by little: without `send` the beat means nothing.
+        with m.If(~w.valid | w.ready):
             m.d.sync += [
-                sent.eq(Mux(last, 0, sent + 1)),
-                w.valid.eq(1),
+                w.valid.eq(send),
                 beat.data.eq(queue.o.payload),
                 beat.strb.eq(Mux(self.stop, 0, self.strobe)),
                 beat.last.eq(last),
             ]
-        with m.Elif(w.ready):
-            m.d.sync += w.valid.eq(0)
 
         with m.If(self.error == Fault.NONE):
             with m.If(b.valid & (b.payload.resp != Response.OKAY)):

@@ -132,9 +132,7 @@ class LaneWalker(wiring.Component):
             still_room = Mux(self.release, room | ~kept_now, Mux(kept_now, kept != slots - 1, room))
             ends = before_last if stepped else last
             blocked = ends & (done | (collected & ~handed))
-            return works & (
-                ~Mux(fresh, ~self.walks.payload.apart, keeps) | (still_room & ~blocked)
-            )
+            return works & (~Mux(fresh, ~self.walks.payload.apart, keeps) | (still_room & ~blocked))
 
         m.d.sync += allowed.eq(Mux(step, allowed_next(True), allowed_next(False)))
 

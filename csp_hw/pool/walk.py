@@ -81,7 +81,9 @@ class Walker(wiring.Component):
         inside, step = Signal(), Signal()
         word, highest = (Signal(range(self.config.pool_words), name=n) for n in ("word", "highest"))
         entry = Signal(range(self.config.pool_words))
-        last_word, last_image = Signal(), Signal()
+        # Whether the word is a pixel's last one is known a cycle before: much waits for it.
+        last_word, only_word = Signal(), Signal()
+        last_image = Signal()
         images = Signal(IMAGE_BITS)
 
         m.d.comb += [
@@ -89,7 +91,6 @@ class Walker(wiring.Component):
             inside.eq(none | (x.inside & y.inside)),
             self.i.ready.eq(self.room & inside & (none | working)),
             step.eq(self.room & Mux(inside, self.i.valid & (none | working), working)),
-            last_word.eq(word == highest),
             last_image.eq(images == 1),
             x.before.eq(pool.pad_left),
             x.size.eq(pool.width),
@@ -107,15 +108,29 @@ class Walker(wiring.Component):
             y.advance.eq(x.advance & x.last),
             self.busy.eq(load | working),
         ]
-        m.d.sync += [load.eq(self.start & ~none), highest.eq(pool.words - 1)]
+        m.d.sync += [
+            load.eq(self.start & ~none),
+            highest.eq(pool.words - 1),
+            only_word.eq(pool.words == 1),
+        ]
         with m.If(step):
-            m.d.sync += [word.eq(Mux(last_word, 0, word + 1)), entry.eq(entry + x.ends)]
+            m.d.sync += [
+                word.eq(Mux(last_word, 0, word + 1)),
+                last_word.eq(Mux(last_word, only_word, word + 1 == highest)),
+                entry.eq(entry + x.ends),
+            ]
         with m.If(y.advance):
             m.d.sync += [entry.eq(0), images.eq(images - y.last)]
             with m.If(y.last & last_image):
                 m.d.sync += working.eq(0)
         with m.If(load):
-            m.d.sync += [word.eq(0), entry.eq(0), images.eq(pool.images), working.eq(1)]
+            m.d.sync += [
+                word.eq(0),
+                last_word.eq(only_word),
+                entry.eq(0),
+                images.eq(pool.images),
+                working.eq(1),
+            ]
 
         done, valid = Signal.like(self.step, reset_less=True), Signal()
         m.d.comb += [self.step.eq(done), self.step.valid.eq(valid)]

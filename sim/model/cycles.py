@@ -19,13 +19,12 @@ from csp_hw.array import Array
 from csp_hw.config import CspConfig
 from csp_hw.issue import PRODUCT_LATENCY
 from csp_hw.output import INT32_WORDS
+from csp_hw.slice import SLICE
 
-#: Cycles from a word's entry into a queue to its being offered behind it.
-QUEUE_LATENCY = 2
 #: Cycles from a tile's last product to the first cycle in which its drain can be asked for.
 DRAIN_START = Array.DRAIN_DISTANCE + PRODUCT_LATENCY - 1
 #: Cycles from the step that finds a block's last tap until the block's first product.
-START_UP = 6
+START_UP = 7
 #: Cycles from a live word's acceptance by the output stage until it is idle again.
 OUTPUT_LATENCY = 14
 OUTPUT_LATENCY_INT32 = 10
@@ -75,32 +74,32 @@ class Cycles:
 class Queue:
     """Times at which the words of a buffered queue may enter, and are offered.
 
-    A word enters if at most ``depth`` − 2 others wait in its memory, moves to the output register
-    when that is free or being emptied, and is offered from the next cycle on.
+    A word enters if fewer than ``depth`` others are inside, moves to the slice when that has a
+    place, and is offered when those before it have left, from the next cycle on.
     """
 
     def __init__(self, depth: int) -> None:
-        self._places = depth - 1
-        self._moved: list[int] = []
-        self._left = -1
+        self._depth = depth
+        self._moved = -1
+        self._left: list[int] = []
 
     def enters_from(self) -> int:
         """Give the first cycle in which the next word finds room."""
-        index = len(self._moved) - self._places
-        return self._moved[index] + 1 if index >= 0 else 0
+        index = len(self._left) - self._depth
+        return self._left[index] + 1 if index >= 0 else 0
 
     def enter(self, time: int) -> int:
         """Let the next word enter, and give the first cycle in which it is offered.
 
         The word before it must have left already, see :meth:`leave`.
         """
-        moved = max(time + 1, self._moved[-1] + 1 if self._moved else 0, self._left)
-        self._moved.append(moved)
-        return moved + 1
+        slice_free = self._left[-SLICE] + 1 if len(self._left) >= SLICE else 0
+        self._moved = max(time + 1, self._moved + 1, slice_free)
+        return max(self._moved, self._left[-1] if self._left else 0) + 1
 
     def leave(self, time: int) -> None:
         """Note when the word that entered last leaves."""
-        self._left = time
+        self._left.append(time)
 
 
 @dataclasses.dataclass
@@ -115,7 +114,7 @@ def _scan(work: Work, lookahead: int, queue: Queue) -> Iterator[_Survivor]:
     words = [work.counts[j : j + lookahead] for j in range(0, len(work.counts), lookahead)]
     survivors = [[int(count) for count in word if count] for word in words]
     held: _Survivor | None = None
-    time = 1
+    time = 2  # the first word goes through a slice
     for _ in work.tiles:
         for number, word in enumerate(survivors):
             for position, count in enumerate(word or [0]):

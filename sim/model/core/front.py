@@ -3,10 +3,10 @@
 
 import numpy as np
 
+from csp_hw.slice import SLICE
 from csp_hw.store import ReplayStore
 from sim.model.core.issue import IssueTimes
 from sim.model.core.memory import Times
-from sim.model.core.reader import SLICE
 from sim.model.core.results import DrainTimes
 from sim.model.core.tables import Tables
 from sim.model.core.taps import TapTimes, blocks_of
@@ -39,9 +39,10 @@ class Front:
         self._start = start
         self._tables, self._tiles, self._drain = tables, tiles, drain
         self._blocks = blocks_of(step)
-        self._taps = TapTimes(step, begin=start + 2, opened=tiles.open)
+        self._begin = start + 2
+        self._taps = TapTimes(step, begin=self._begin, opened=tiles.open)
         self._words = WordTimes(step.config)
-        self._issue = IssueTimes(step.config, start + 2)
+        self._issue = IssueTimes(step.config, self._begin)
         for number in range(len(self._schedule.tiles)):
             self._tile(number, tiles.take(number))
         stored = tiles.end()
@@ -60,8 +61,9 @@ class Front:
         tile = schedule.tiles[number]
         overlaps = self._config.overlaps(schedule.matrix.chunks, tile.interleave)
         words = -(-schedule.matrix.taps // self._config.lookahead)
-        # Behind the store of counts is a slice.
-        counts = self._offers("counts", number, words, self._tables.counts) + 1
+        # Before the scanner is a slice, into which the engine lets them once it is at work.
+        counts = self._offers("counts", number, words, self._tables.counts)
+        counts = np.maximum(counts, self._begin) + 1
         self._taps.tile(counts, tell=not self._fields["counts_resident"])
         weights = self._offers("weights", number, schedule.steps, self._tables.weights)
         released: list[int] = []
@@ -92,10 +94,10 @@ class Front:
         issue.drained(last, overlaps=overlaps)
 
     def _behind_slice(self, taken: list[int]) -> list[int]:
-        """Give when words of counts left their store, from when they left the slice behind it."""
+        """Give when words of counts left their store, from when they left the slice."""
         if not taken:
             return taken
-        sent = self._tables.counts + ReplayStore.LATENCY
+        sent = np.maximum(self._tables.counts + ReplayStore.LATENCY, self._begin)
         sent[SLICE:] = np.maximum(sent[SLICE:], np.array(taken[:-SLICE], dtype=np.int64) + 1)
         times: list[int] = sent.tolist()
         return times

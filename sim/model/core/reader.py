@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from csp_hw.axi.reader import OUTSTANDING, longest_burst
+from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import EARLY, NEVER, Planner, Run
 from sim.model.core.memory import Bucket, Flow, Times, numbers
@@ -15,8 +16,6 @@ from sim.model.core.memory import Bucket, Flow, Times, numbers
 OFFER = 3
 #: From a beat's transfer to its place being free.
 FREED = 2
-#: Beats that a slice holds.
-SLICE = 2
 #: From a burst's last beat to the next address, if too many were outstanding.
 SETTLED = 2
 
@@ -33,7 +32,7 @@ class Client:
     beat : int
         Bytes.
     sliced : bool
-        Behind the queue is a :class:`csp_hw.width.RegisterSlice`, which holds two beats.
+        Behind the queue is a :class:`csp_hw.slice.RegisterSlice`, which holds two beats.
     """
 
     def __init__(

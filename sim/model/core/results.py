@@ -12,9 +12,10 @@ from csp_hw.config import CspConfig
 from csp_hw.drain import queue_depth
 from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
+from csp_hw.slice import SLICE
 from sim.model.core.bursts import EARLY
 from sim.model.core.memory import Times, chain, numbers
-from sim.model.core.reader import SLICE, ReadPort, Waiting
+from sim.model.core.reader import ReadPort, Waiting
 from sim.model.core.writer import WritePort
 from sim.model.cycles import DRAIN_START
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_hw.feeder.replay import LEAST_TAPS
+from csp_hw.slice import SLICE
 from sim.model.core.bursts import EARLY
 from sim.model.core.memory import Times, chain, numbers
-from sim.model.core.reader import SLICE
 from sim.model.cycles import Queue
 from sim.program.passes import Pass
 
@@ -184,7 +184,7 @@ class TapTimes:
         self._tap = 0  # of the tile
         self._sent = EARLY
         # When taps left what they wait in, so that later ones had room: a ring of each queue.
-        self._moved = np.full(config.row_blocks * config.max_period - 1, EARLY, dtype=np.int64)
+        self._joined = np.full(config.row_blocks * config.max_period, EARLY, dtype=np.int64)
         self._read = np.full(max(LEAST_TAPS, 2 * config.max_period), EARLY, dtype=np.int64)
         self._blocks = Queue(config.row_blocks)
         self._resolver = Resolver(opened - 1)
@@ -245,9 +245,9 @@ class TapTimes:
         taps = self._size = max(taps, 1)
         scanner, tap = self._scanner, self._tap
         steps = scanner.taps[tap + 1 : tap + taps + 1]
-        places = (self._count + numbers(taps)) % len(self._moved)
+        places = (self._count + numbers(taps)) % len(self._joined)
         seen = self._seen[tap + 1 : tap + taps + 1]
-        sent = np.maximum(seen, self._moved[places] + 1)
+        sent = np.maximum(seen, self._joined[places] + 1)
         sent[0] = max(int(sent[0]), self._sent + int(steps[0]) - int(scanner.taps[tap]))
         sent = np.maximum.accumulate(sent - steps) + steps
         if self._offers is not None:
@@ -269,7 +269,7 @@ class TapTimes:
         resolved, kept = self._resolver.block(popped + 1, room)
         free = np.append(self._resolved, resolved)
         popped = np.maximum(popped, free[:-SLICE] + 1)
-        self._moved[places] = np.maximum(sent + 1, np.append(self._popped, popped[:-1]))
+        self._joined[places] = popped
         self._popped, self._resolved = int(popped[-1]), free[-SLICE:]
         self._count += taps
         return kept, self._blocks.enter(int(popped[-1]))

@@ -10,10 +10,10 @@ import numpy as np
 from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES
 from csp_hw.axi.writer import OUTSTANDING
 from csp_hw.core import MAP_DEPTH
+from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import EARLY, Planner, Run
 from sim.model.core.memory import Bucket, Flow, Times
-from sim.model.core.reader import SLICE
 
 #: From a beat's entry to its counting for a burst.
 COUNTED = 1
