@@ -36,6 +36,9 @@ class Actions:
     slots, useful, gated, multiplied : float
         Products of all PEs; those on a live pixel and a real filter; those of them whose
         activation is 0; those for which a multiplier takes operands, padding filters included.
+    accumulated : float
+        Products of all PEs that change a run: those for which a multiplier takes operands, and
+        the last one of each run.
     runs : float
         Runs of all PEs: sums that go through the adder into the accumulation buffer.
     written, read, drained : array of a number for each bin
@@ -69,6 +72,7 @@ class Actions:
     useful: float = 0
     gated: float = 0
     multiplied: float = 0
+    accumulated: float = 0
     runs: float = 0
     written: Numbers
     read: Numbers
@@ -138,6 +142,11 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
     starts = np.arange(0, taps, schedule.matrix.period)
     deepest = np.maximum.reduceat(counts, starts) if taps else counts
     elements = config.rows * config.cols
+    taken = schedule.grid.pixels - zeros
+    multiplied = (taken @ counts).item() * config.cols
+    runs = interleaved * int(deepest.sum()) * elements
+    # Runs end with a product whose operands are taken, or with one that is not counted yet.
+    ended = (taken @ _runs_ended(counts, schedule.matrix.period)).item() * config.cols
     sums = _Sums(config, schedule, deepest)
     count_words = -(-schedule.matrix.taps // config.lookahead)
     weights_resident = step.fields["weights_resident"]
@@ -147,8 +156,9 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         slots=schedule.slots,
         useful=schedule.useful,
         gated=(zeros @ schedule.filters_of_taps).item(),
-        multiplied=((schedule.grid.pixels - zeros) @ counts).item() * config.cols,
-        runs=interleaved * int(deepest.sum()) * elements,
+        multiplied=multiplied,
+        accumulated=multiplied + runs - ended,
+        runs=runs,
         written=sums.written * elements,
         read=(sums.written - sums.fresh) * elements,
         drained=sums.drained * elements,
@@ -216,6 +226,16 @@ class _Sums:
                 (self.drained, np.ones_like(writes)),
             ):
                 total += number * np.bincount(bin_of, each, len(edges)).astype(np.int64)
+
+
+def _runs_ended(counts: Ints, period: int) -> Ints:
+    """Give of how many chunks each surviving tap ends the run."""
+    # A block a row; behind a tap, the deepest of those that follow.
+    blocks = np.pad(counts, (0, -len(counts) % period)).reshape(-1, period)
+    behind = np.zeros_like(blocks)
+    behind[:, :-1] = np.maximum.accumulate(blocks[:, :0:-1], axis=1)[:, ::-1]
+    ended: Ints = np.maximum(blocks - behind, 0)
+    return ended.ravel()[: len(counts)]
 
 
 def _turns(schedule: Schedule) -> int:

@@ -138,6 +138,16 @@ def look_inside(task):
     assert [each * elements for each in seen.read] == actions.read.tolist()
     assert [each * config.cols for each in seen.drained] == actions.drained.tolist()
     assert seen.requests == actions.sums
+    # What clocks registers in the PEs.
+    clocked = seen.clocked
+    assert clocked.weights == actions.slots
+    assert clocked.operands == actions.multiplied
+    assert clocked.runs == actions.accumulated
+    assert clocked.sums == actions.runs
+    assert clocked.words == (actions.read + actions.drained).tolist()
+    assert clocked.written == actions.written.tolist()
+    # Of a sum's row and all rows below it.
+    assert clocked.passed == actions.sums * config.cols * (config.rows + 1) / 2
     return config.overlaps(schedule.matrix.chunks, schedule.tiles[0].interleave)
 
 

@@ -65,7 +65,9 @@ def walk(step, inputs):
                         seen["issued"] += 1
                         taken = values[pixel, :, survivors.index(tap)][live[pixel]]
                         real = min(config.cols, schedule.matrix.filters - chunk * config.cols)
-                        seen["multiplied"] += config.cols * int(np.count_nonzero(taken))
+                        multiplied = config.cols * int(np.count_nonzero(taken))
+                        seen["multiplied"] += multiplied
+                        seen["accumulated"] += elements if tap == run[-1] else multiplied
                         seen["useful"] += real * len(taken)
                         seen["gated"] += real * int(np.count_nonzero(taken == 0))
                 seen["run_written"] += len(run)
