@@ -54,9 +54,9 @@ class Actions:
     line_written : float
         Words of ``cols`` bytes into one bank of the line buffer.
     line_read : float
-        Words of activations out of it: each one reads all banks.
+        Words of activations out of it, a byte of each bank's.
     line_turned : float
-        Those of them for which the banks' address is not that of the word before.
+        Those of them for which the banks are read: their address is not that of the word before.
     weights_written, weights_read, counts_written, counts_read : float
         Words of the weight buffer and of the count buffer.
     weights_once : float
@@ -170,7 +170,7 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         run_read=schedule.issued,
         line_written=step.input_beats,
         line_read=interleaved * taps,
-        line_turned=interleaved * _turns(schedule),
+        line_turned=line_turns(schedule),
         weights_written=steps * (1 if weights_resident else tiles),
         weights_read=steps * tiles,
         weights_once=0 if weights_resident and tiles > 1 else steps * tiles,
@@ -180,6 +180,29 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         blocks=len(starts) * tiles,
         **ports,
     )
+
+
+def line_turns(schedule: Schedule) -> int:
+    """Give how often the line buffer's banks are read: taps go on to other words, or pixels."""
+    geometry, channels = schedule.layer.geometry, schedule.layer.geometry.group_channels
+    kernel, channel = np.divmod(schedule.survivors, channels)
+    lines: list[Ints] = []
+    phases: list[Ints] = []
+    for axis, tap in enumerate(np.divmod(kernel, geometry.kernel[1])):
+        place = tap * geometry.dilation[axis] - geometry.padding[axis]
+        for found, part in zip(
+            (lines, phases), np.divmod(place, geometry.stride[axis]), strict=True
+        ):
+            found.append(part)
+    beat = (schedule.group * channels + channel) // schedule.config.cols
+    # Behind a line's end is the next line: other taps may lie at the same place.
+    place = np.stack([lines[0] * schedule.grid.pitch + lines[1], *phases, beat])
+    turns = np.ones(len(kernel), dtype=np.bool_)
+    turns[1:] = np.diff(place).any(axis=0)
+    alone = int(turns.sum())
+    turns[:: schedule.matrix.period] = True  # the next pixel's block
+    sizes = (tile.interleave for tile in schedule.tiles)
+    return sum(alone if size == 1 else size * int(turns.sum()) for size in sizes)
 
 
 def expected_zeros(schedule: Schedule, density: float) -> Floats:
@@ -236,13 +259,3 @@ def _runs_ended(counts: Ints, period: int) -> Ints:
     behind[:, :-1] = np.maximum.accumulate(blocks[:, :0:-1], axis=1)[:, ::-1]
     ended: Ints = np.maximum(blocks - behind, 0)
     return ended.ravel()[: len(counts)]
-
-
-def _turns(schedule: Schedule) -> int:
-    """Give how often a pixel's taps, block by block, go on to another word of a bank."""
-    words = schedule.survivors // schedule.config.cols
-    if not len(words):
-        return 0
-    turns = np.diff(words, prepend=-1) != 0
-    turns[:: schedule.matrix.period] = True
-    return int(turns.sum())

@@ -100,7 +100,7 @@ class Core:
         Only the bank at work is read, and only for an entry that is not fresh, as the hardware has
         it; else both banks for each run.
     line_hold : bool
-        The line buffer is read anew only if its address changes.
+        The line buffer is read anew only if its address changes, as the hardware has it.
     bypass : bool
         Weights that are used by a single tile do not go through the weight buffer.
     shared_rows, shared_cols : int
@@ -123,7 +123,7 @@ class Core:
     gating: bool = True
     enables: bool = True
     one_bank: bool = True
-    line_hold: bool = False
+    line_hold: bool = True
     bypass: bool = False
     gated_free: bool = False
     shared_rows: int = 1
