@@ -26,16 +26,17 @@ from csp_hw.config import BufferStyle
 from csp_hw.pe.accumulation.regbin import bins
 from sim.model import constants as cited
 from sim.model.constants import Constants, Setting
-from sim.model.energy import Component, Core, accumulation
+from sim.model.energy import Component, accumulation
 from sim.peers import csp_h, sparten
-from sim.peers.base import Cost, Part, Traffic, bitmapped, map_sizes, together
+from sim.peers.base import Part, Traffic, bitmapped, map_sizes, together
 from sim.peers.csp_h import Counted, CspCost, CspH
 from sim.peers.sparten import Balance, SparTen, SparTenCost
+from sim.report.comparison import chain
+from sim.report.comparison.levers import LEVERS, Kind, asking, built, core
 from sim.workloads.catalogue import SHAPES, Work, Workload, workload
 from sim.workloads.operands import Pruning, operands
 
 KEPT = Path("build/sparten.json")
-MIB = 1024 * 1024
 
 
 @functools.cache
@@ -92,7 +93,7 @@ def _counted(work: Work, key: CspH) -> Counted:
 
 def csp_costs(name: str, config: CspH, constants: Constants) -> list[CspCost]:
     """Give the layers' costs; what is counted alike is counted once."""
-    plain = CspH(core=Core(config=config.core.config), period=config.period, images=config.images)
+    plain = asking(config)
     works = network(name).works
     return [
         csp_h.priced(work, _counted(work, plain), config, constants, place)
@@ -194,10 +195,10 @@ def tell_ratios(names: Sequence[str], spartens: SparTens) -> None:
         row(str(pruning), ratios(names, spartens, config, Setting.MID, pruning=pruning).speed)
 
 
-def tell_components(names: Sequence[str], setting: Setting, config: CspH, title: str) -> None:
+def tell_components(names: Sequence[str], setting: Setting) -> None:
     """Give pJ for each product of two operands that are not zero."""
-    constants = Constants(setting=setting)
-    head(f"pJ a useful product, {title}, {setting}", names)
+    config, constants = CspH(), Constants(setting=setting)
+    head(f"pJ a useful product, CSP-H, {setting}", names)
     costs = {name: csp_costs(name, config, constants) for name in names}
     useful = {name: sum(cost.useful for cost in costs[name]) for name in names}
     for component in Component:
@@ -242,38 +243,8 @@ def tell_sparten(names: Sequence[str], spartens: SparTens, setting: Setting) -> 
     row("together", [cost.total() / cost.useful for cost in others.values()])
 
 
-def core(machine: CspH, **changes: Any) -> CspH:
-    return dataclasses.replace(machine, core=dataclasses.replace(machine.core, **changes))
-
-
-def built(machine: CspH, **changes: Any) -> CspH:
-    return core(machine, config=machine.core.config.replace(**changes))
-
-
-Lever = Callable[[CspH], CspH]
-#: What could be built otherwise in the core.
-HARDWARE: dict[str, Lever] = {
-    "clock enables in the PE": lambda c: core(c, enables=True),
-    "operand registers shared by 2 × 2 PEs": lambda c: core(c, shared_rows=2, shared_cols=2),
-    "operand registers shared by 4 × 4 PEs": lambda c: core(c, shared_rows=4, shared_cols=4),
-    "line buffer read when its address changes": lambda c: core(c, line_hold=True),
-    "only the bank at work is read": lambda c: core(c, one_bank=True),
-    "weights of one tile pass by their buffer": lambda c: core(c, bypass=True),
-    "run of 17 bits": lambda c: core(c, run_bits=17),
-    "partial sums of 20 bits": lambda c: built(c, acc_bits=20),
-    "partial sums of 16 bits": lambda c: built(c, acc_bits=16),
-}
-#: What spares DRAM; SparTen could do it, too, and compresses already.
-MEMORY: dict[str, Lever] = {
-    "maps compressed at the ports": lambda c: dataclasses.replace(c, compressed=True),
-    "maps kept in 2 MiB on the chip": lambda c: dataclasses.replace(c, maps_kept=2 * MIB),
-    "weights kept on the chip": lambda c: dataclasses.replace(c, weights_kept=True),
-    "pooling fused (the core does so)": lambda c: dataclasses.replace(c, pools_fused=True),
-    "16 images at once, both": lambda c: dataclasses.replace(c, images=16),
-}
-#: What the hardware has, taken away or changed; the last one is an assumption.
-PARAMETERS: dict[str, Lever] = {
-    "without gating for zero activations": lambda c: core(c, gating=False),
+#: What the hardware has, changed; the last one is an assumption.
+PARAMETERS: dict[str, Callable[[CspH], CspH]] = {
     "T = 16": lambda c: dataclasses.replace(c, period=16),
     "T = 8": lambda c: dataclasses.replace(c, period=8),
     "T = 8, registers as narrow as that": lambda c: built(c, max_period=8),
@@ -284,10 +255,6 @@ PARAMETERS: dict[str, Lever] = {
     "depth 256": lambda c: built(c, depth=256),
     "gated multipliers cost nothing": lambda c: core(c, gated_free=True),
 }
-#: Not together with a stronger one of the same kind.
-WEAKER = {"operand registers shared by 2 × 2 PEs", "partial sums of 20 bits", "run of 17 bits"}
-#: Changes what is computed, or its exactness; not in the sum.
-INEXACT = {"run of 17 bits", "partial sums of 20 bits", "partial sums of 16 bits"}
 
 
 def tell_levers(names: Sequence[str], spartens: SparTens, setting: Setting) -> None:
@@ -306,38 +273,45 @@ def tell_levers(names: Sequence[str], spartens: SparTens, setting: Setting) -> N
         )
 
     more = "   alike   chip  speed"
-    before = mean(base)
-    for title, levers in (
-        ("levers in the hardware, each alone", HARDWARE),
-        ("levers of memory, each alone", MEMORY),
-        ("parameters and assumptions, each alone", PARAMETERS),
-    ):
-        head(f"{title}, {setting}", names, more)
+    alone = {kind: {each.name: each.pull for each in LEVERS if each.kind is kind} for kind in Kind}
+    for title, each in (*alone.items(), ("parameters and assumptions", PARAMETERS)):
+        head(f"{title}, each alone, {setting}", names, more)
         line("the core as it is", base)
-        for name in sorted(levers, key=lambda name: -mean(levers[name](base))):
-            line(f"{name}", levers[name](base))
+        for name in sorted(each, key=lambda name: -mean(each[name](base))):
+            line(name, each[name](base))
+    head(f"built, one after the other, {setting}", names, more)
+    tell_built(line)
     head(f"one after the other, {setting}", names, more)
     config = base
     line("the core as it is", config)
-    for levers in (HARDWARE, MEMORY):
-        rest = {name: lever for name, lever in levers.items() if name not in WEAKER | INEXACT}
+    for kind in (Kind.HARDWARE, Kind.MEMORY):
+        rest = {each.name: each.pull for each in LEVERS if each.kind is kind and not each.weaker}
         while rest:
             best = max(rest, key=lambda name: mean(rest[name](config)))
             if mean(rest[best](config)) <= mean(config):
                 break
             config = rest.pop(best)(config)
             line(f"+ {best}", config)
-        for name, lever in rest.items():
-            line(f"  (not taken: {name})", lever(config))
+        for name, pull in rest.items():
+            line(f"  (not taken: {name})", pull(config))
         for other, refetch in itertools.product(Setting, (False, True)):
             found = ratios(names, spartens, config, other, refetch=refetch)
             row(f"all so far, {other}{', refetch' * refetch}", found.energy)
-    print(f"  mean ratio, all together: {before:.2f} → {mean(config):.2f}")
+    print(f"  mean ratio, all together: {mean(base):.2f} → {mean(config):.2f}")
 
 
-def tell_chain(
-    names: Sequence[str], spartens: SparTens, setting: Setting, config: CspH, title: str
-) -> None:
+def tell_built(line: Callable[[str, CspH], None]) -> None:
+    """Give what is built, all taken away, then put back one after the other."""
+    built_ones = [each for each in LEVERS if each.kind is Kind.BUILT]
+    title = "all that is built taken away"
+    for number in range(len(built_ones) + 1):
+        missing = built_ones[number:]
+        machine = functools.reduce(lambda machine, each: each.pull(machine), missing, CspH())
+        line(title, machine)
+        title = f"no longer: {missing[0].name}" if missing else ""
+
+
+def tell_chain(names: Sequence[str], spartens: SparTens, setting: Setting) -> None:
     """Give the factors whose product is the ratio, from SparTen to CSP-H."""
     constants = Constants(setting=setting)
     factors: dict[str, list[float]] = {}
@@ -346,56 +320,19 @@ def tell_chain(
             spartens.cost(name, pruning, constants)
             for pruning in (Pruning.UNSTRUCTURED, Pruning.CASCADE)
         )
-        own = together(name, csp_costs(name, config, constants))
-        for step, factor in _factors(unstructured, cascade, own):
-            factors.setdefault(step, []).append(factor)
-    head(f"factors from SparTen to CSP-H, {title}, {setting}", names)
+        own = together(name, csp_costs(name, CspH(), constants))
+        for step in chain.energy(unstructured, cascade, own)[1:]:
+            factors.setdefault(step.name, []).append(step.factor or 1.0)
+    head(f"factors from SparTen to CSP-H, {setting}", names)
     for step, values in factors.items():
         row(step, values)
-    row("product = ratio", [math.prod(each) for each in zip(*factors.values(), strict=True)])
-
-
-def _factors(
-    unstructured: SparTenCost, cascade: SparTenCost, own: Cost
-) -> Iterator[tuple[str, float]]:
-    """Give what each step changes: energy before / after."""
-    yield "its weights a cascade: balance by structure", unstructured.total() / cascade.total()
-    parts = dict(cascade.energy())
-    total = sum(parts.values())
-
-    def without(part: Part) -> float:
-        nonlocal total
-        before = total
-        # Idle units idle in each of their parts alike.
-        if part is not Part.IDLE:
-            busy = sum(parts[p] for p in parts if p not in (Part.IDLE, Part.DRAM))
-            parts[Part.IDLE] *= 1 - parts[part] / busy
-        parts[part] = 0.0
-        total = sum(parts.values())
-        return before / total
-
-    yield "no inner join", without(Part.JOIN)
-    yield "no permute network", without(Part.ROUTE)
-    yield "no unit waits", without(Part.IDLE)
-    own_parts = own.energy()
-
-    def now(new: dict[Part, float]) -> float:
-        nonlocal total
-        before = total
-        parts.update(new)
-        total = sum(parts.values())
-        return before / total
-
-    registers = (Part.REGISTER, Part.ACCUMULATOR, Part.OTHER)
-    yield (
-        "registers and sums of a PE for its buffers and rest",
-        now({Part.BUFFER: 0.0, Part.OTHER: 0.0} | {p: own_parts[p] for p in registers}),
+    refetched, *others = factors.values()
+    row(
+        "product without the first: no refetch",
+        [math.prod(each) for each in zip(*others, strict=True)],
     )
-    around = (Part.BUFFER, Part.ROUTE, Part.JOIN)
-    yield "buffers, edges, drain, skipping", now({p: own_parts[p] for p in around})
-    kept = (Part.MAC, Part.IDLE)
-    yield "zero activations and idle PEs", now({p: own_parts[p] for p in kept})
-    yield "DRAM", now({Part.DRAM: own_parts[Part.DRAM]})
+    every = zip(refetched, *others, strict=True)
+    row("product of all: inputs refetched", [math.prod(each) for each in every])
 
 
 def main() -> int:
@@ -408,11 +345,9 @@ def main() -> int:
     spartens = SparTens(again=options.again)
     tell_sources()
     tell_ratios(names, spartens)
-    base, gated = CspH(), core(CspH(), enables=True)
     tell_sparten(names, spartens, options.setting)
-    for config, title in ((base, "the core as it is"), (gated, "with clock enables")):
-        tell_components(names, options.setting, config, title)
-        tell_chain(names, spartens, options.setting, config, title)
+    tell_components(names, options.setting)
+    tell_chain(names, spartens, options.setting)
     tell_levers(names, spartens, options.setting)
     return 0
 

@@ -52,7 +52,7 @@ class Array(wiring.Component):
     weights : In
         One weight a column.
     control : In
-        See :mod:`csp_hw.pe.control`; ``take`` and ``take_bank`` are made inside.
+        See :mod:`csp_hw.pe.control`; ``shift``, ``take`` and ``take_bank`` are made inside.
     drain : In
         One entry of one row to be drained; at least ``DRAIN_DISTANCE`` cycles after the last
         product of its tile.
@@ -96,18 +96,18 @@ class Array(wiring.Component):
         signature = RowSignature(config)
 
         # Left and top edge: each row's activation waits for its control, which goes down a row a
-        # cycle; each column's weight waits for the activations to reach it. Whether an activation
-        # is zero is seen here, once for all PEs of its row.
+        # cycle; each column's weight waits for the activations to reach it. Whether there is
+        # something to multiply is seen here, once for all PEs of a row.
         entered = Signal.like(self.activations, reset_less=True)
-        m.d.sync += entered.eq(self.activations)
+        valid = Signal()
+        m.d.sync += [entered.eq(self.activations), valid.eq(self.control.valid)]
         m.d.comb += self.zeros.eq(Cat(activation == 0 for activation in entered))
         activations = [
             delayed(m, activation, row, f"activation_{row}", reset_less=True)
             for row, activation in enumerate(entered)
         ]
-        zeros = [
-            delayed(m, zero, row, f"zero_{row}", reset_less=True)
-            for row, zero in enumerate(self.zeros)
+        nonzero = [
+            delayed(m, valid & ~zero, row, f"nonzero_{row}") for row, zero in enumerate(self.zeros)
         ]
         weights = Cat(
             delayed(m, weight, col + 1, f"weight_{col}", reset_less=True)
@@ -135,7 +135,7 @@ class Array(wiring.Component):
             wires = {
                 "row": Const(row, Shape.cast(row_number(config))),
                 "activation": activations[row],
-                "zero": zeros[row],
+                "nonzero": nonzero[row],
                 **dict(zip(DOWNWARD, above, strict=True)),
                 **below,
             }

@@ -64,13 +64,16 @@ class HazardUnit(wiring.Component):
 
         written = before[FORWARD_DISTANCE - 1]
         m.d.sync += [
-            control.valid.eq(product.valid),
             control.last.eq(product.last),
             addend_delayed.eq(addend),
             control.addend.eq(addend_delayed),
             control.add.eq(before[0].last),
         ]
+        needs_word = product.last & ~product.fresh
         m.d.comb += [
+            control.valid.eq(product.valid),
+            control.fetch0.eq(needs_word & ~product.bank),
+            control.fetch1.eq(needs_word & product.bank),
             control.read0.eq(product.word),
             control.read1.eq(product.word),
             control.write0.eq(written.last & ~written.bank),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One row of the systolic array."""
 
-from amaranth import Const, Module, Shape, Signal, signed, unsigned
+from amaranth import Const, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,7 @@ from csp_hw.util import delayed, place
 PE_MODULE = "csp_pe"
 
 #: Ports of a PE that meet its right neighbour's, as ``…_right``.
-RIGHTWARD = ("acc_shift", "activation", "zero", "control", "saturated")
+RIGHTWARD = ("acc_shift", "activation", "nonzero", "control", "saturated")
 
 
 def drain_layout(config: CspConfig) -> data.StructLayout:
@@ -70,24 +70,33 @@ class RowEdge(wiring.Component):
         control = register_control(m, self.control, self.config)
         drain = self.drain_below
         m.d.sync += drain.eq(self.drain)
-        m.d.comb += self.control_below.eq(control)
 
         mine = Signal()
         m.d.comb += [
             mine.eq(drain.valid & (drain.row == self.row)),
+            self.control_below.eq(control),
             self.control_right.eq(control),
         ]
         with m.If(mine & ~drain.bank):
-            m.d.comb += self.control_right.read0.eq(drain.address)
+            m.d.comb += [
+                self.control_right.fetch0.eq(1),
+                self.control_right.read0.eq(drain.address),
+            ]
         with m.If(mine & drain.bank):
-            m.d.comb += self.control_right.read1.eq(drain.address)
+            m.d.comb += [
+                self.control_right.fetch1.eq(1),
+                self.control_right.read1.eq(drain.address),
+            ]
 
         # The word read is in its register two cycles after its address.
         take, take_bank = (
             delayed(m, field, 2, name)
             for name, field in (("take", mine), ("take_bank", drain.bank))
         )
+        shift = take | control.shift  # once taken, a word goes down row after row
         m.d.comb += [
+            self.control_below.shift.eq(shift),
+            self.control_right.shift.eq(shift),
             self.control_right.take.eq(take),
             self.control_right.take_bank.eq(take_bank),
         ]
@@ -107,7 +116,7 @@ class RowSignature(wiring.Signature):
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "acc_shift_below": Out(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
-                "zero": In(1),
+                "nonzero": In(1),
                 "control": In(control),
                 "control_below": Out(control),
                 "drain": In(drain),
@@ -137,8 +146,9 @@ class Row(wiring.Component):
         This row's number, constant.
     acc_shift : In(4), Out
         t, constant while products of a layer are here; a cycle later to the row below.
-    activation, zero : In
-        Of this row, a cycle before its product's control enters the first PE; whether it is 0.
+    activation, nonzero : In
+        Of this row, a cycle before its product's control enters the first PE; whether it counts:
+        there is a product, and the activation is not 0.
     control, drain, weights, sums, saturations : In
         From the row above, and ``…_below`` to the row below, a cycle later. ``sums`` are the
         drain registers of all columns, ``saturations`` those of one wavefront so far.
@@ -167,12 +177,14 @@ class Row(wiring.Component):
             return Signal(width, name=f"{port}_{col}")
 
         # The PEs from left to right, each with its part of the words from above.
-        acc_shift = delayed(m, self.acc_shift, 1, "acc_shift", reset_less=True)
+        acc_shift = Signal.like(self.acc_shift, reset_less=True)
+        with m.If(edge.control.add):
+            m.d.sync += acc_shift.eq(self.acc_shift)
         m.d.comb += self.acc_shift_below.eq(acc_shift)
         left = (
             acc_shift,
             self.activation,
-            self.zero,
+            self.nonzero,
             edge.control_right.as_value(),
             Const(0),
         )
@@ -190,6 +202,13 @@ class Row(wiring.Component):
             m.submodules[f"pe_{col}"] = place(m, signature, wires, PE_MODULE, element)
             left = tuple(right.values())
 
-        # The right edge adds up the wavefront's saturations, row by row.
-        m.d.sync += self.saturations_below.eq(self.saturations + left[-1])
+        # The right edge adds up the wavefront's saturations, row by row. The last PE's count stays
+        # until the next wavefront's.
+        *_, control, saturated = left
+        control = control_layout(self.config)(control)
+        counted = Signal()
+        m.d.sync += [
+            counted.eq(control.write0 | control.write1),
+            self.saturations_below.eq(self.saturations + Mux(counted, saturated, 0)),
+        ]
         return m

@@ -35,6 +35,7 @@ class BankSignature(wiring.Signature):
                 "write": In(1),
                 "write_address": In(address_bits(config)),
                 "write_word": In(8 * config.cols),
+                "read": In(1),
                 "read_address": In(address_bits(config)),
                 "select": In((config.cols - 1).bit_length()),
                 "o": Out(8),
@@ -45,13 +46,15 @@ class BankSignature(wiring.Signature):
 class LineBank(wiring.Component):
     """Words with one write and one read port; of the word that is read, one byte.
 
-    Latency: 2 cycles from ``read_address`` to the word, and one for each of :func:`selections`.
+    Latency: 2 cycles from ``read_address`` to the word, and one for each of :func:`selections`. A
+    word stays until another one is read.
 
     Members
     -------
     write, write_address, write_word : In
         A word to be written.
-    read_address : In
+    read, read_address : In
+        The memory is read.
     select : In
         Number of the byte; the bits of each stage a cycle before it needs them: of the first one a
         cycle after ``read_address``. So each bank has registers of its own for them.
@@ -87,7 +90,12 @@ class LineBank(wiring.Component):
             write.en.eq(self.write),
             read.addr.eq(self.read_address),
         ]
-        m.d.sync += [fetched.eq(read.data), word.eq(fetched)]
+        follows = Signal()
+        m.d.sync += follows.eq(self.read)
+        with m.If(self.read):
+            m.d.sync += fetched.eq(read.data)
+        with m.If(follows):
+            m.d.sync += word.eq(fetched)
 
         select = Signal.like(self.select, reset_less=True)
         m.d.sync += select.eq(self.select)

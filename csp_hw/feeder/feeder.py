@@ -166,7 +166,7 @@ class Feeder(wiring.Component):
             m.d.comb += block.open.eq(kernel.ready)
         for block in (intake, walker, writer):
             m.d.comb += block.constants.eq(constants)
-        for block in (walker, gate, writer):
+        for block in (walker, gate, writer, line_buffer):
             m.d.comb += block.begin.eq(kernel.opens)
 
         # Tiles.

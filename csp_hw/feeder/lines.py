@@ -31,6 +31,9 @@ class LineBuffer(wiring.Component):
     Row p reads number l + p with l = base + offset, base = 0 mod rows: bank (p + offset) mod rows.
     The banks below the rotation, offset mod rows, therefore belong to the next slot.
 
+    Taps that follow each other are mostly bytes of one word: the banks are read only if a request
+    is for others than the one before, or if something was stored there since.
+
     Latency: :func:`latency` cycles. What is stored in the cycle of a request or before is seen by
     it, what is stored two cycles later or after is not; in the cycle between, nothing may be
     stored at an address that the request reads.
@@ -43,6 +46,8 @@ class LineBuffer(wiring.Component):
 
     Members
     -------
+    begin : In(1)
+        A pass begins, before its first request: addresses have another meaning now.
     ring_mask : In
         Ones for the bits of a slot.
     store : In
@@ -60,6 +65,7 @@ class LineBuffer(wiring.Component):
         self.hierarchical = hierarchical
         super().__init__(
             {
+                "begin": In(1),
                 "ring_mask": In(address_bits(config)),
                 "store": In(store_layout(config)),
                 "request": In(request_layout(config)),
@@ -82,11 +88,26 @@ class LineBuffer(wiring.Component):
         slot = Signal(bits)
         after = Signal(bits)
         m.d.comb += [slot.eq(request.slot + groups), after.eq(request.slot + groups + 1)]
-        m.d.sync += [
-            here.eq(request.word | slot & self.ring_mask),
-            beyond.eq(request.word | after & self.ring_mask),
-            below.eq(Cat(bank < rotation for bank in range(rows))),
-        ]
+        with m.If(request.valid):
+            m.d.sync += [
+                here.eq(request.word | slot & self.ring_mask),
+                beyond.eq(request.word | after & self.ring_mask),
+                below.eq(Cat(bank < rotation for bank in range(rows))),
+            ]
+
+        # Whether the banks have to be read.
+        where = Cat(request.slot, request.offset, request.word)
+        before = Signal.like(where, reset_less=True)
+        asked = Signal()
+        moved = Signal(reset_less=True)
+        m.d.sync += asked.eq(request.valid)
+        with m.If(request.valid):
+            m.d.sync += [before.eq(where), moved.eq(where != before)]
+        overwritten = self._overwritten(m, here, beyond, below)
+        stale = Signal(init=1)
+        read = Signal()
+        m.d.comb += read.eq(asked & (moved | stale | overwritten))
+        m.d.sync += stale.eq((stale | overwritten) & ~read | self.begin)
 
         # The bits of a byte's number go where they are needed a cycle before they are.
         stage = 3
@@ -105,6 +126,7 @@ class LineBuffer(wiring.Component):
                 bank.write.eq(self.store.banks[number]),
                 bank.write_address.eq(self.store.address),
                 bank.write_word.eq(self.store.word),
+                bank.read.eq(read),
                 bank.read_address.eq(Mux(below[number], beyond, here)),
                 bank.select.eq(Cat(select)),
             ]
@@ -122,6 +144,17 @@ class LineBuffer(wiring.Component):
             turn = delayed(m, turn, 1, f"turn_{low}", reset_less=True)
         m.d.comb += [
             self.word.eq(word),
-            self.valid.eq(delayed(m, request.valid, latency(config), "valid")),
+            self.valid.eq(delayed(m, asked, latency(config) - 1, "valid")),
         ]
         return m
+
+    def _overwritten(self, m: Module, here: Signal, beyond: Signal, below: Signal):
+        """Say whether in the cycle before a word was stored where the last request reads."""
+        store = self.store
+        hits = []
+        for name, address, banks in (("here", here, ~below), ("beyond", beyond, below)):
+            same = Signal(name=f"same_{name}")
+            some = Signal(name=f"some_{name}")
+            m.d.sync += [same.eq(store.address == address), some.eq((store.banks & banks).any())]
+            hits.append(same & some)
+        return hits[0] | hits[1]

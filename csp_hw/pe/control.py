@@ -2,12 +2,13 @@
 """Control of a PE, computed once at the array's left edge instead of in every PE.
 
 Each field reaches a PE in the very cycle in which its stage uses it (``STAGE`` says which), so a PE
-stores every control bit once, to hand it to its right neighbour, and delays none.
+stores every control bit once, to hand it to its right neighbour. Flags tell which registers take
+something; all others keep what they have, and are not clocked (``TAKEN_WITH``).
 """
 
 import enum
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, unsigned
 from amaranth.lib import data
 
 from csp_hw.config import CspConfig
@@ -27,9 +28,11 @@ class Addend(enum.IntEnum):
 
 #: Cycles after the operands' arrival in a PE (S0) in which it uses a field.
 STAGE = {
+    "valid": 0,
+    "fetch0": 0,
+    "fetch1": 0,
     "read0": 0,
     "read1": 0,
-    "valid": 1,
     "last": 1,
     "add": 2,
     "addend": 2,
@@ -41,8 +44,15 @@ STAGE = {
 FORWARD_DISTANCE = STAGE["write_address"]
 
 
-#: What may hold anything while no flag says that it counts; it needs no reset.
-DATA = ("read0", "read1", "addend", "write_address", "take_bank")
+#: Fields that count only together with one of some flags: they are taken with them, and need no
+#: reset.
+TAKEN_WITH = {
+    "read0": ("fetch0",),
+    "read1": ("fetch1",),
+    "addend": ("add",),
+    "write_address": ("write0", "write1"),
+    "take_bank": ("take",),
+}
 
 
 def control_layout(config: CspConfig) -> data.StructLayout:
@@ -50,29 +60,35 @@ def control_layout(config: CspConfig) -> data.StructLayout:
 
     Fields
     ------
-    read0, read1
-        Read address of each bank; the bank that does not compute serves the drain.
-    valid, last
-        A product is added to the run register; it is its run's last.
+    valid
+        There is a product.
+    fetch0, fetch1, read0, read1
+        A word of a bank is read, and its address: a run meets an entry that is not fresh, or the
+        drain asks for one of the bank that does not compute.
+    last
+        The product is its run's last.
     add, addend
         The run goes to the adder, together with an :class:`Addend`.
     write0, write1, write_address
         The sum is written to a bank.
-    take, take_bank
-        The word read for the drain enters this row's drain registers.
+    shift, take, take_bank
+        The row's drain registers take a word: that from above, or the one read from a bank.
     """
     address = range(config.half_depth)
     return data.StructLayout(
         {
+            "valid": unsigned(1),
+            "fetch0": unsigned(1),
+            "fetch1": unsigned(1),
             "read0": address,
             "read1": address,
-            "valid": unsigned(1),
             "last": unsigned(1),
             "add": unsigned(1),
             "addend": unsigned(3),
             "write0": unsigned(1),
             "write1": unsigned(1),
             "write_address": address,
+            "shift": unsigned(1),
             "take": unsigned(1),
             "take_bank": unsigned(1),
         }
@@ -80,10 +96,14 @@ def control_layout(config: CspConfig) -> data.StructLayout:
 
 
 def register_control(m: Module, control: data.View, config: CspConfig) -> data.View:
-    """Give control a cycle later. Only flags are reset."""
+    """Give control a cycle later: flags always, the rest with its flag."""
     registered = Signal(control_layout(config), name="control")
     for field in control_layout(config).members:
-        register = Signal.like(control[field], name=f"{field}_registered", reset_less=field in DATA)
-        m.d.sync += register.eq(control[field])
+        flags = TAKEN_WITH.get(field, ())
+        register = Signal.like(
+            control[field], name=f"{field}_registered", reset_less=field in TAKEN_WITH
+        )
+        with m.If(Cat(control[flag] for flag in flags).any() if flags else 1):
+            m.d.sync += register.eq(control[field])
         m.d.comb += registered[field].eq(register)
     return registered

@@ -29,8 +29,8 @@ class ElementSignature(wiring.Signature):
                 "acc_shift_right": Out(ACC_SHIFT_BITS),
                 "activation": In(signed(ACTIVATION_BITS)),
                 "activation_right": Out(signed(ACTIVATION_BITS)),
-                "zero": In(1),
-                "zero_right": Out(1),
+                "nonzero": In(1),
+                "nonzero_right": Out(1),
                 "control": In(control),
                 "control_right": Out(control),
                 "weight": In(signed(WEIGHT_BITS)),
@@ -53,8 +53,8 @@ class ProcessingElement(wiring.Component):
     the operands:
 
     == ==========================================================================================
-    0  multiply, unless the activation is zero; the read address goes to the banks
-    1  product register; add to the run; the banks' words arrive
+    0  multiply, unless the activation is zero; the read address goes to a bank
+    1  product register; add to the run; the bank's word arrives
     2  run complete; shift right by t (its last bit out is the rounding carry); choose the addend:
        a bank's word, or a younger sum on its way there
     3  add, saturate
@@ -63,6 +63,12 @@ class ProcessingElement(wiring.Component):
 
     The multiplier has operand registers of its own, beside those that hand activation and weight
     on. They take only what makes a product: while activations are zero nothing in it toggles.
+
+    Only flags are clocked in every cycle. Every other register is clocked when it takes something
+    that counts, and keeps it: activation, product and run where the activation is not zero, sums
+    and the way to them once a run, a bank's word when one is read, a drained word as it passes.
+    The sum's registers, from which forwarding takes, follow each other: each takes a value in the
+    cycle after the one before it did.
 
     Reset clears the flags, the run and the count of saturations. All other registers hold what no
     flag says to be valid, and do without it.
@@ -77,17 +83,19 @@ class ProcessingElement(wiring.Component):
     Members
     -------
     acc_shift : In(4), Out
-        t, constant while products of a layer are here; a cycle later to the right neighbour.
-    activation, zero, control : In, Out
-        From the left neighbour, one cycle later to the right one. ``zero`` says that the
-        activation is 0.
+        t, constant while products of a layer are here; it is taken with ``control.add``, so the
+        right neighbour has it a cycle later.
+    activation, nonzero, control : In, Out
+        From the left neighbour, one cycle later to the right one. ``nonzero`` says that there is a
+        product whose activation is not 0; otherwise the activation does not count, nor move on.
     weight : In, Out
-        From above, one cycle later below.
+        From above, one cycle later below, where ``control.valid`` says that it makes a product.
     drain : In, Out
-        A word from above or, where ``take`` is set, this PE's own, one cycle later below.
+        Where ``control.shift`` is set, a word from above or, with ``take``, this PE's own, one
+        cycle later below.
     saturated : In, Out
         Number of saturations among the PEs to the left in the same wavefront, and with this one.
-        A product's saturation shows five cycles after stage 0.
+        A product's saturation shows five cycles after stage 0, and counts only there.
     """
 
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
@@ -105,19 +113,25 @@ class ProcessingElement(wiring.Component):
         control = register_control(m, self.control, self.config)
         acc_shift = Signal.like(self.acc_shift, reset_less=True)
         activation = Signal(signed(ACTIVATION_BITS), reset_less=True)
-        zero = Signal(reset_less=True)
+        nonzero = Signal()
+        nonzero_before = Signal()
         weight = Signal(signed(WEIGHT_BITS), reset_less=True)
         multiplied = Signal(signed(PRODUCT_BITS))
         product = Signal(signed(PRODUCT_BITS), reset_less=True)
         run = Signal(signed(run_bits))
         run_next = Signal(signed(run_bits))
         run_done = Signal(signed(run_bits), reset_less=True)
-        word0, word1 = Signal(acc, reset_less=True), Signal(acc, reset_less=True)
+        fetched0 = Signal()
+        fetched1 = Signal()
+        word0 = Signal(acc, reset_less=True)
+        word1 = Signal(acc, reset_less=True)
         shifted = Signal(signed(run_bits + 1), reset_less=True)  # bit 0 is the rounding carry
         addend = Signal(acc, reset_less=True)
         total = Signal(signed(max(self.config.acc_bits, run_bits) + 1))
         overflow = Signal()
         overflow_seen = Signal(reset_less=True)
+        added = Signal()
+        settled = Signal()
         sum_next = Signal(acc)
         sum_now = Signal(acc, reset_less=True)
         sum_older = Signal(acc, reset_less=True)
@@ -125,24 +139,25 @@ class ProcessingElement(wiring.Component):
         drained = Signal(acc, reset_less=True)
         saturated = Signal.like(self.saturated)
 
-        m.d.sync += [
-            acc_shift.eq(self.acc_shift),
-            activation.eq(self.activation),
-            zero.eq(self.zero),
-            weight.eq(self.weight),
-        ]
+        m.d.sync += [nonzero.eq(self.nonzero), nonzero_before.eq(nonzero)]
+        with m.If(self.nonzero):
+            m.d.sync += activation.eq(self.activation)
+        with m.If(self.control.valid):
+            m.d.sync += weight.eq(self.weight)
+        with m.If(self.control.add):
+            m.d.sync += acc_shift.eq(self.acc_shift)
         m.d.comb += [
             self.acc_shift_right.eq(acc_shift),
             self.control_right.eq(control),
             self.activation_right.eq(activation),
-            self.zero_right.eq(zero),
+            self.nonzero_right.eq(nonzero),
             self.weight_below.eq(weight),
         ]
 
         # Stages 0 and 1: product and run. The run register is zero between runs, and only a run's
         # last sum moves on, so that the shifter below toggles once a run.
         operands = {
-            "enable": ~self.zero,
+            "enable": self.nonzero,
             "activation": self.activation,
             "weight": self.weight,
             "product": multiplied,
@@ -150,20 +165,25 @@ class ProcessingElement(wiring.Component):
         m.submodules.multiplier = place(
             m, MultiplierSignature(), operands, MULTIPLIER_MODULE, self.multiplier
         )
-        # A mask, not a reset: flip-flops with a reset of their own cannot stand where they like.
-        m.d.sync += product.eq(multiplied & (~zero).replicate(PRODUCT_BITS))
-        m.d.comb += run_next.eq(run + product)
-        with m.If(control.valid):
-            m.d.sync += run.eq(run_next)
-            with m.If(control.last):
-                m.d.sync += [run.eq(0), run_done.eq(run_next)]
+        with m.If(nonzero):
+            m.d.sync += product.eq(multiplied)
+        # Without a product of this cycle the register has an older one.
+        masked = product & nonzero_before.replicate(PRODUCT_BITS).as_signed()
+        m.d.comb += run_next.eq(run + masked)
+        with m.If(nonzero_before | control.last):
+            m.d.sync += run.eq(Mux(control.last, 0, run_next))
+        with m.If(control.last):
+            m.d.sync += run_done.eq(run_next)
 
-        m.d.comb += [
-            bank0.read_address.eq(control.read0),
-            bank1.read_address.eq(control.read1),
-        ]
         # A block RAM answers late in the cycle: its word goes straight to a register.
-        m.d.sync += [word0.eq(bank0.read_data), word1.eq(bank1.read_data)]
+        for bank, fetch, address, fetched, word in (
+            (bank0, control.fetch0, control.read0, fetched0, word0),
+            (bank1, control.fetch1, control.read1, fetched1, word1),
+        ):
+            m.d.comb += [bank.read_enable.eq(fetch), bank.read_address.eq(address)]
+            m.d.sync += fetched.eq(fetch)
+            with m.If(fetched):
+                m.d.sync += word.eq(bank.read_data)
 
         # Stage 2: rhu(run, t) is (2·run >> t) with its lowest bit as the carry.
         with m.If(control.add):
@@ -192,12 +212,16 @@ class ProcessingElement(wiring.Component):
         ]
         with m.If(overflow):
             m.d.comb += sum_next.eq(Cat((~total[-1]).replicate(acc.width - 1), total[-1]))
-        m.d.sync += [
-            sum_now.eq(sum_next),
-            sum_older.eq(sum_now),
-            sum_oldest.eq(sum_older),
-            overflow_seen.eq(overflow),
-        ]
+        # A sum moves on in the cycle after it came: positions, by which it is forwarded, stay true.
+        wrote = Signal()
+        m.d.comb += wrote.eq(control.write0 | control.write1)
+        m.d.sync += [added.eq(control.add), settled.eq(wrote)]
+        with m.If(added):
+            m.d.sync += [sum_now.eq(sum_next), overflow_seen.eq(overflow)]
+        with m.If(wrote):
+            m.d.sync += sum_older.eq(sum_now)
+        with m.If(settled):
+            m.d.sync += sum_oldest.eq(sum_older)
 
         # Stage 4: write, and count this wavefront's saturations.
         m.d.comb += [
@@ -208,12 +232,12 @@ class ProcessingElement(wiring.Component):
             bank0.write_data.eq(sum_now),
             bank1.write_data.eq(sum_now),
         ]
-        wrote = control.write0 | control.write1
-        m.d.sync += saturated.eq(self.saturated + (overflow_seen & wrote))
+        with m.If(wrote):
+            m.d.sync += saturated.eq(self.saturated + overflow_seen)
         m.d.comb += self.saturated_right.eq(saturated)
 
-        m.d.sync += drained.eq(self.drain)
-        with m.If(control.take):
-            m.d.sync += drained.eq(Mux(control.take_bank, word1, word0))
+        with m.If(control.shift):
+            own = Mux(control.take_bank, word1, word0)
+            m.d.sync += drained.eq(Mux(control.take, own, self.drain))
         m.d.comb += self.drain_below.eq(drained)
         return m

@@ -36,6 +36,9 @@ class Actions:
     slots, useful, gated, multiplied : float
         Products of all PEs; those on a live pixel and a real filter; those of them whose
         activation is 0; those for which a multiplier takes operands, padding filters included.
+    accumulated : float
+        Products of all PEs that change a run: those for which a multiplier takes operands, and
+        the last one of each run.
     runs : float
         Runs of all PEs: sums that go through the adder into the accumulation buffer.
     written, read, drained : array of a number for each bin
@@ -51,9 +54,9 @@ class Actions:
     line_written : float
         Words of ``cols`` bytes into one bank of the line buffer.
     line_read : float
-        Words of activations out of it: each one reads all banks.
+        Words of activations out of it, a byte of each bank's.
     line_turned : float
-        Those of them for which the banks' address is not that of the word before.
+        Those of them for which the banks are read: their address is not that of the word before.
     weights_written, weights_read, counts_written, counts_read : float
         Words of the weight buffer and of the count buffer.
     weights_once : float
@@ -69,6 +72,7 @@ class Actions:
     useful: float = 0
     gated: float = 0
     multiplied: float = 0
+    accumulated: float = 0
     runs: float = 0
     written: Numbers
     read: Numbers
@@ -138,6 +142,11 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
     starts = np.arange(0, taps, schedule.matrix.period)
     deepest = np.maximum.reduceat(counts, starts) if taps else counts
     elements = config.rows * config.cols
+    taken = schedule.grid.pixels - zeros
+    multiplied = (taken @ counts).item() * config.cols
+    runs = interleaved * int(deepest.sum()) * elements
+    # Runs end with a product whose operands are taken, or with one that is not counted yet.
+    ended = (taken @ _runs_ended(counts, schedule.matrix.period)).item() * config.cols
     sums = _Sums(config, schedule, deepest)
     count_words = -(-schedule.matrix.taps // config.lookahead)
     weights_resident = step.fields["weights_resident"]
@@ -147,8 +156,9 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         slots=schedule.slots,
         useful=schedule.useful,
         gated=(zeros @ schedule.filters_of_taps).item(),
-        multiplied=((schedule.grid.pixels - zeros) @ counts).item() * config.cols,
-        runs=interleaved * int(deepest.sum()) * elements,
+        multiplied=multiplied,
+        accumulated=multiplied + runs - ended,
+        runs=runs,
         written=sums.written * elements,
         read=(sums.written - sums.fresh) * elements,
         drained=sums.drained * elements,
@@ -160,7 +170,7 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         run_read=schedule.issued,
         line_written=step.input_beats,
         line_read=interleaved * taps,
-        line_turned=interleaved * _turns(schedule),
+        line_turned=line_turns(schedule),
         weights_written=steps * (1 if weights_resident else tiles),
         weights_read=steps * tiles,
         weights_once=0 if weights_resident and tiles > 1 else steps * tiles,
@@ -170,6 +180,29 @@ def count(step: Pass, zeros: Numbers | None = None) -> Actions:
         blocks=len(starts) * tiles,
         **ports,
     )
+
+
+def line_turns(schedule: Schedule) -> int:
+    """Give how often the line buffer's banks are read: taps go on to other words, or pixels."""
+    geometry, channels = schedule.layer.geometry, schedule.layer.geometry.group_channels
+    kernel, channel = np.divmod(schedule.survivors, channels)
+    lines: list[Ints] = []
+    phases: list[Ints] = []
+    for axis, tap in enumerate(np.divmod(kernel, geometry.kernel[1])):
+        place = tap * geometry.dilation[axis] - geometry.padding[axis]
+        for found, part in zip(
+            (lines, phases), np.divmod(place, geometry.stride[axis]), strict=True
+        ):
+            found.append(part)
+    beat = (schedule.group * channels + channel) // schedule.config.cols
+    # Behind a line's end is the next line: other taps may lie at the same place.
+    place = np.stack([lines[0] * schedule.grid.pitch + lines[1], *phases, beat])
+    turns = np.ones(len(kernel), dtype=np.bool_)
+    turns[1:] = np.diff(place).any(axis=0)
+    alone = int(turns.sum())
+    turns[:: schedule.matrix.period] = True  # the next pixel's block
+    sizes = (tile.interleave for tile in schedule.tiles)
+    return sum(alone if size == 1 else size * int(turns.sum()) for size in sizes)
 
 
 def expected_zeros(schedule: Schedule, density: float) -> Floats:
@@ -218,11 +251,11 @@ class _Sums:
                 total += number * np.bincount(bin_of, each, len(edges)).astype(np.int64)
 
 
-def _turns(schedule: Schedule) -> int:
-    """Give how often a pixel's taps, block by block, go on to another word of a bank."""
-    words = schedule.survivors // schedule.config.cols
-    if not len(words):
-        return 0
-    turns = np.diff(words, prepend=-1) != 0
-    turns[:: schedule.matrix.period] = True
-    return int(turns.sum())
+def _runs_ended(counts: Ints, period: int) -> Ints:
+    """Give of how many chunks each surviving tap ends the run."""
+    # A block a row; behind a tap, the deepest of those that follow.
+    blocks = np.pad(counts, (0, -len(counts) % period)).reshape(-1, period)
+    behind = np.zeros_like(blocks)
+    behind[:, :-1] = np.maximum.accumulate(blocks[:, :0:-1], axis=1)[:, ::-1]
+    ended: Ints = np.maximum(blocks - behind, 0)
+    return ended.ravel()[: len(counts)]

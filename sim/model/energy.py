@@ -37,8 +37,11 @@ from sim.model.sram import at_least
 
 #: Flip-flops of a column of the output stage, its word and parameters included.
 COLUMN_BITS = 532 + 24 + 54
-#: Flags of a PE's control, which change at any step, and the addend's choice, once a run.
-FLAG_BITS, ADDEND_BITS = 7, 3
+#: Flags of a PE, which are clocked in every cycle: nine of control, two of products, two of words,
+#: two of sums. The addend's choice.
+FLAG_BITS, ADDEND_BITS = 15, 3
+#: Flags that are set once a run, and once for a word of the accumulation buffer.
+RUN_FLAGS, WORD_FLAGS = 5, 2
 #: Bits that a surviving tap takes on its way through scanner, queue and feeder; and that a step
 #: takes in issuer and hazard unit beside two masks of T taps and the control of a PE.
 SURVIVOR_BITS, STEP_BITS = 100, 120
@@ -90,12 +93,14 @@ class Core:
     gating : bool
         Multipliers hold their operands for an activation of zero, as the hardware has it.
     enables : bool
-        Registers that take a new value once a run, or only for an activation that is not zero,
-        are clocked only then. The hardware clocks them in every cycle.
+        Registers of a PE that take a new value once a run, or only for an activation that is not
+        zero, are clocked only then, as the hardware has it; else in every cycle, but for operands
+        of the multiplier, the run and its way to the adder.
     one_bank : bool
-        Only the bank at work is read. In the hardware both banks get the address.
+        Only the bank at work is read, and only for an entry that is not fresh, as the hardware has
+        it; else both banks for each run.
     line_hold : bool
-        The line buffer is read anew only if its address changes.
+        The line buffer is read anew only if its address changes, as the hardware has it.
     bypass : bool
         Weights that are used by a single tile do not go through the weight buffer.
     shared_rows, shared_cols : int
@@ -116,9 +121,9 @@ class Core:
         default_factory=lambda: preset("csp_h_32x32").replace(style=BufferStyle.REGBIN)
     )
     gating: bool = True
-    enables: bool = False
-    one_bank: bool = False
-    line_hold: bool = False
+    enables: bool = True
+    one_bank: bool = True
+    line_hold: bool = True
     bypass: bool = False
     gated_free: bool = False
     shared_rows: int = 1
@@ -143,33 +148,40 @@ class ElementBits:
 
     Parameters
     ----------
-    activation, weight : int
-        At each step: on the way right, on the way down.
-    operands, product, run : int
-        At each product of an activation that is not zero.
+    weight : int
+        At each step, on the way down.
+    activation, operands, product : int
+        At each product of an activation that is not zero: on the way right, and multiplied.
+    run : int
+        At each of those, and at the end of a run.
+    adder : int
+        Once a run: the run on its way to the adder, and the addend.
     sums, control : int
-        Once a run.
-    flags : int
-        Of control: at any step.
-    drain : int
-        While sums are drained.
-    enabled : int
-        Those of all that are clocked only when they take a value, or once a run.
+        Once a run: sums on their way to the accumulation buffer, and where they belong.
     still : int
-        Constant during a layer, or counting what is rare.
+        Once a run, but constant during a layer, or counting what is rare.
+    words, fetches : int
+        With a word read from a bank of the accumulation buffer, for each of the two: the word on
+        its way to the adder, and its address.
+    drain : int
+        With a drained word that passes.
+    flags : int
+        In every cycle.
     """
 
-    activation: int
     weight: int
+    activation: int
     operands: int
     product: int
     run: int
+    adder: int
     sums: int
     control: int
-    flags: int
-    drain: int
-    enabled: int
     still: int
+    words: int
+    fetches: int
+    drain: int
+    flags: int
 
     @classmethod
     def of(cls, core: Core) -> "ElementBits":
@@ -177,43 +189,36 @@ class ElementBits:
         config = core.config
         run, acc = core.run_bits or config.run_bits, config.acc_bits
         address = (config.half_depth - 1).bit_length()
-        # Run done, shifted run and addend have enables; both banks' words, once more in registers;
-        # three sums.
-        adder = run + (run + 1) + acc
         return cls(
-            activation=ACTIVATION_BITS + 1,
             weight=WEIGHT_BITS,
+            activation=ACTIVATION_BITS,
             operands=ACTIVATION_BITS + WEIGHT_BITS,
             product=PRODUCT_BITS,
             run=run,
-            sums=adder + 4 * acc + 3 * acc,
-            control=3 * address + ADDEND_BITS,
-            flags=FLAG_BITS,
-            drain=acc,
-            enabled=ACTIVATION_BITS + WEIGHT_BITS + run + adder,
+            # Run done, shifted run with its carry, addend.
+            adder=run + (run + 1) + acc,
+            sums=3 * acc,
+            control=address + ADDEND_BITS,
+            # t, the wavefront's saturations, the PE's own.
             still=ACC_SHIFT_BITS + config.cols.bit_length() + 1,
+            # As the bank gives it, and once more in a register.
+            words=2 * acc,
+            fetches=address,
+            # And which bank it comes from.
+            drain=acc + 1,
+            flags=FLAG_BITS,
         )
 
     @property
     def all(self) -> int:
         """All flip-flops."""
-        return (
-            self.activation
-            + self.weight
-            + self.operands
-            + self.product
-            + self.run
-            + self.sums
-            + self.control
-            + self.flags
-            + self.drain
-            + self.still
-        )
+        once: int = sum(dataclasses.astuple(self))
+        return once + self.words + self.fetches
 
     @property
-    def clocked(self) -> int:
-        """Those that are clocked in every cycle."""
-        return self.all - self.enabled
+    def enabled(self) -> int:
+        """Those that are not clocked in every cycle."""
+        return self.all - self.flags
 
 
 def energy(
@@ -252,15 +257,14 @@ def accumulation(actions: Actions, core: Core, constants: Constants) -> tuple[fl
     """
     config = core.config
     acc = config.acc_bits
-    banks = 1 if core.one_bank else 2
     if config.style is BufferStyle.MEMORY:
         memory = at_least(config.half_depth, acc)
         written = float(sum(actions.written)) * acc / 8
-        read = (banks * actions.runs + float(sum(actions.drained))) * acc / 8
+        read = _fetched(actions, core) * acc / 8
         return (memory.write(written, constants) + memory.read(read, constants),)
     sizes = np.array([len(entries) for entries in bins(config.half_depth)])
     bit = constants.register_bit * acc
-    reads = banks * actions.written + actions.drained
+    reads = (actions.read if core.one_bank else 2 * actions.written) + actions.drained
     writes = actions.written * (1 + constants.idle_share * (sizes - 1))
     return tuple(float(value) for value in bit * (reads + writes))
 
@@ -271,36 +275,48 @@ def _elements(
     """Give the energy of multipliers and registers of the PEs."""
     bits, bit, share = _bits(core), constants.register_bit, constants.idle_share
     slots, runs = actions.slots, actions.runs
-    multiplied = actions.multiplied if core.gating else slots
-    right = bits.activation / core.shared_cols
-    down = bits.weight / core.shared_rows
-    held = ACTIVATION_BITS / core.shared_cols + WEIGHT_BITS
-    control, flags = bits.control / core.shared_cols, bits.flags / core.shared_cols
-    still = bits.still - (1 - 1 / core.shared_cols) * ACC_SHIFT_BITS
-    always = right + down + flags
-    changing = bits.product + bits.sums + control + bits.drain + still
-    changing -= bits.enabled - bits.operands - bits.run
-    clocked = always if core.enables else always + changing
-    # Of what is clocked at every step, what takes a new value.
-    new = (right + down) * slots
+    fetched = _fetched(actions, core)
+    multiplied, accumulated = actions.multiplied, actions.accumulated
+    if not core.gating:
+        multiplied = accumulated = slots
+    # What is shared by PEs across: the way right.
+    across = core.shared_cols
+    right, down = bits.activation / across, bits.weight / core.shared_rows
+    held = ACTIVATION_BITS / across + WEIGHT_BITS
+    control, fetches, flags = (each / across for each in (bits.control, bits.fetches, bits.flags))
+    still = bits.still - (1 - 1 / across) * ACC_SHIFT_BITS
+    # A flag that is set changes twice.
+    flips = RUN_FLAGS * runs + WORD_FLAGS * fetched + 2 * min(multiplied, slots - multiplied)
+    flips = min(2 * flips / across, flags * slots)
+    operands = right * multiplied + down * slots
+    sums = bits.sums * runs + bits.words * fetched
+    controls = control * runs + fetches * fetched + flips
+    kept = flags * slots - flips + still * runs
+    clocked = flags
     if not core.enables:
-        new += bits.product * multiplied + (bits.sums + control) * runs
-        new -= (bits.enabled - bits.operands - bits.run) * runs
-    kept = max(0.0, clocked * slots - new)
-    if not core.enables:
+        always = right + down + bits.product + bits.sums + control + still + bits.drain
+        always += 2 * (bits.words + fetches)
+        new = operands + bits.product * multiplied + sums + controls - flips + still * runs
+        clocked += always
         # The run is clocked with each product, and keeps its value if that is zero.
-        kept += bits.run * (slots - multiplied)
+        kept += max(0.0, always * slots - new) + bits.run * (slots - accumulated)
     idle = cycles * core.elements - slots
     return {
         Component.MAC: constants.mac * multiplied,
-        Component.OPERANDS: bit * ((right + down) * slots + held * multiplied),
-        Component.RUN: bit * (bits.product + bits.run) * multiplied,
-        Component.SUM: bit * bits.sums * runs,
-        Component.CONTROL: bit * control * runs,
+        Component.OPERANDS: bit * (operands + held * multiplied),
+        Component.RUN: bit * (bits.product * multiplied + bits.run * accumulated),
+        Component.SUM: bit * (sums + bits.adder * runs),
+        Component.CONTROL: bit * controls,
         Component.HELD: share * bit * kept,
         Component.GATED: 0.0 if core.gated_free else share * constants.mac * (slots - multiplied),
         Component.IDLE: share * (constants.mac + bit * clocked) * idle,
     }
+
+
+def _fetched(actions: Actions, core: Core) -> float:
+    """Give the words that the banks of all PEs give, those for the drain included."""
+    for_runs = float(sum(actions.read)) if core.one_bank else 2 * actions.runs
+    return for_runs + float(sum(actions.drained))
 
 
 @functools.cache
@@ -315,23 +331,24 @@ def _around(actions: Actions, core: Core, constants: Constants) -> dict[Componen
     # Row p waits p cycles, column c waits c + 1 cycles, less for what they share; control goes
     # down the left edge.
     down, right = np.arange(rows) // core.shared_rows, np.arange(cols) // core.shared_cols + 1
-    skew = int(down.sum()) * bits.activation + rows * ACTIVATION_BITS
+    skew = int(down.sum()) * (bits.activation + 1) + rows * ACTIVATION_BITS
     skew += int(right.sum()) * bits.weight
     edge = (skew + rows * bits.flags) * actions.issued
-    edge += rows * bits.control * actions.runs / core.elements
+    moved = bits.control * actions.runs + bits.fetches * _fetched(actions, core)
+    edge += rows * moved / core.elements
     # A sum goes down to the last row, and waits there for the last column's.
     hops = (rows + 1) / 2 + (cols - 1) / 2
     queue = at_least(1 << (queue_depth(config) - 1).bit_length(), acc * cols)
     drained = actions.sums * cols * acc / 8
     count_bits = config.lookahead * (COUNT_BITS + 1)
     block_bits = 3 * config.max_period * COUNT_BITS
-    step_bits = 2 * config.max_period + STEP_BITS + bits.control + bits.flags
+    step_bits = 2 * config.max_period + STEP_BITS + bits.control + bits.fetches + bits.flags
     skip = count_bits * actions.counts_read + SURVIVOR_BITS * actions.survivors
     skip += block_bits * actions.blocks + step_bits * actions.issued
     results = actions.results * cols
     return {
         Component.EDGE: bit * edge,
-        Component.DRAIN: bit * acc * cols * hops * actions.sums
+        Component.DRAIN: bit * bits.drain * cols * hops * actions.sums
         + queue.write(drained, constants)
         + queue.read(drained, constants),
         Component.SKIP: bit * skip,

@@ -1,13 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine in Amaranth's simulator, whose array's edge is watched in every cycle."""
+"""An engine in Amaranth's simulator, whose array's edge and PEs are watched in every cycle."""
 
 import collections
 import dataclasses
+from unittest import mock
 
+from csp_hw import row as row_module
 from csp_hw.engine import Engine
 from csp_hw.pe.accumulation.regbin import bins
+from csp_hw.pe.element import ProcessingElement
 from sim.cosim.protocol import STREAMS
 from tests.csp_hw.bench import Sink, Source, plain, simulate
+
+
+@dataclasses.dataclass
+class Clocked:
+    """How often flags let registers of all PEs be clocked; words read from banks by bin.
+
+    ``passed`` counts drained words: once in each PE that they pass.
+    """
+
+    weights: int = 0
+    operands: int = 0
+    runs: int = 0
+    sums: int = 0
+    passed: int = 0
+    words: list = dataclasses.field(default_factory=list)
+    written: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -22,6 +41,7 @@ class Seen:
     multiplied: int = 0
     runs: int = 0
     requests: int = 0
+    clocked: Clocked = dataclasses.field(default_factory=Clocked)
     written: list = dataclasses.field(default_factory=list)
     read: list = dataclasses.field(default_factory=list)
     drained: list = dataclasses.field(default_factory=list)
@@ -44,6 +64,7 @@ class Probe:
         self.schedule, self.config = schedule, schedule.config
         self.dut = _Watched(self.config)
         self.seen = Seen()
+        self.elements = []
 
     def play(self, inputs):
         words = self.streams(inputs)
@@ -53,7 +74,14 @@ class Probe:
             Source(getattr(self.dut, name), words[name], gap=0.2, seed=number).run
             for number, name in enumerate(words)
         ]
-        simulate(self.dut, sink.run, background=[*feeds, self.watch], cycles=100_000)
+
+        def recorded(config):
+            self.elements.append(ProcessingElement(config))
+            return self.elements[-1]
+
+        with mock.patch.object(row_module, "ProcessingElement", recorded):
+            watches = [self.watch, self.watch_elements]
+            simulate(self.dut, sink.run, background=[*feeds, *watches], cycles=100_000)
         return self.seen
 
     def streams(self, inputs):
@@ -73,6 +101,28 @@ class Probe:
                 words[name] += getattr(tile, name).tolist()
         assert words.keys() <= set(STREAMS)
         return words
+
+    async def watch_elements(self, ctx):
+        """Look at the flags that reach each PE: registers are clocked with them, or later."""
+        clocked, edges = self.seen.clocked, bins(self.config.half_depth)
+        clocked.words, clocked.written = ([0] * len(edges) for _ in range(2))
+        bin_of = {word: number for number, edge in enumerate(edges) for word in edge}
+        ports = [port for each in self.elements for port in (each.nonzero, each.control)]
+        before = [0] * len(self.elements)
+        while True:
+            _, _, *values = await ctx.tick().sample(*ports)
+            controls = [plain(control) for control in values[1::2]]
+            for number, (nonzero, at) in enumerate(zip(values[::2], controls, strict=True)):
+                clocked.operands += nonzero
+                clocked.weights += at["valid"]
+                # A product's last flag comes a cycle after its operands.
+                clocked.runs += before[number] | at["last"]
+                before[number] = nonzero
+                clocked.sums += at["add"]
+                clocked.passed += at["shift"]
+                for bank in range(2):
+                    clocked.words[bin_of[at[f"read{bank}"]]] += at[f"fetch{bank}"]
+                    clocked.written[bin_of[at["write_address"]]] += at[f"write{bank}"]
 
     async def watch(self, ctx):
         """Look at products, at the control that follows from them, and at the drain."""

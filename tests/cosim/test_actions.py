@@ -10,11 +10,14 @@ from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_hw.config import BufferStyle, preset
+from csp_hw.feeder import lines
+from csp_hw.feeder.bank import LineBank
 from sim import demo, execute
 from sim.cosim.core.process import run_core_jobs
-from sim.model.actions import count
+from sim.model.actions import count, line_turns
 from tests.cosim.probe import Probe
 from tests.cosim.test_core_networks import random_task
+from tests.csp_hw.feeder_bench import feed, make_pass, random_geometry
 from tests.sim.networks import random_config
 from tests.strategies import CASES, network_of, random_activations, random_layer
 
@@ -138,6 +141,16 @@ def look_inside(task):
     assert [each * elements for each in seen.read] == actions.read.tolist()
     assert [each * config.cols for each in seen.drained] == actions.drained.tolist()
     assert seen.requests == actions.sums
+    # What clocks registers in the PEs.
+    clocked = seen.clocked
+    assert clocked.weights == actions.slots
+    assert clocked.operands == actions.multiplied
+    assert clocked.runs == actions.accumulated
+    assert clocked.sums == actions.runs
+    assert clocked.words == (actions.read + actions.drained).tolist()
+    assert clocked.written == actions.written.tolist()
+    # Of a sum's row and all rows below it.
+    assert clocked.passed == actions.sums * config.cols * (config.rows + 1) / 2
     return config.overlaps(schedule.matrix.chunks, schedule.tiles[0].interleave)
 
 
@@ -152,6 +165,34 @@ def test_inside_the_array():
     rng = np.random.default_rng(7)
     assert [look_inside(one_pass(rng, SMALL, case=case)) for case in ("mixed", "gaps")] == [1, 1]
     assert not look_inside(one_pass(rng, SMALL, geometry=DEEP))
+
+
+def test_the_line_buffer_is_read_for_other_words_only(monkeypatch):
+    """Passes of the feeder, of any interleaving, with gaps on all sides."""
+    rng = np.random.default_rng(9)
+    banks = []
+
+    def recorded(config):
+        banks.append(LineBank(config))
+        return banks[-1]
+
+    monkeypatch.setattr(lines, "LineBank", recorded)
+    passes = []
+    while len(passes) < 12:
+        geometry = random_geometry(rng, side=6, channels=9)
+        if made := make_pass(rng, TINY, geometry):
+            passes.append(made)
+    reads = 0
+
+    async def watch(ctx):
+        nonlocal reads
+        while True:
+            _, _, read = await ctx.tick().sample(banks[0].read)
+            reads += read
+
+    feed(TINY, passes, gaps=(0.2, 0.2, 0.2, 0.2, 0.2), beside=[watch])
+    assert reads == sum(line_turns(each.schedule) for each in passes)
+    assert reads < 0.9 * sum(len(each.words()) for each in passes)
 
 
 @pytest.mark.soak

@@ -11,6 +11,8 @@ from amaranth.sim import Simulator
 
 #: Cycles without a word after the last expected one, in which a word too many would show.
 AFTERMATH = 20
+#: Of a PE's control, those that products set.
+FLAGS = ("valid", "fetch0", "fetch1", "last", "add", "write0", "write1")
 
 
 def rng_of(*seed):
@@ -178,21 +180,23 @@ def controls(products, cycles):
     names = ("read0", "read1", "add", "addend", "write_address")
     found = [dict.fromkeys(names) for _ in range(cycles + 4)]
     for at in found:
-        at.update(valid=0, last=0, add=0, write0=0, write1=0)
+        at.update(dict.fromkeys(FLAGS, 0))
     ends = {}  # place -> cycle in which its latest run ended
     for n, product in enumerate(products[:cycles]):
         if product is None:
             continue
-        found[n]["read1" if product["bank"] else "read0"] = product["word"]
-        found[n + 1].update(valid=1, last=int(product["last"]))
+        place = bank, word = product["bank"], product["word"]
+        found[n]["valid"] = 1
         if not product["last"]:
             continue
-        place = product["bank"], product["word"]
+        if not product["fresh"]:
+            found[n].update({f"fetch{bank}": 1, f"read{bank}": word})
+        found[n + 1]["last"] = 1
         distance = n - ends.get(place, -100)
         ends[place] = n
-        addend = {1: 4, 2: 5, 3: 6, 4: 7}.get(distance, 2 + product["bank"])
+        addend = {1: 4, 2: 5, 3: 6, 4: 7}.get(distance, 2 + bank)
         if product["fresh"]:
             addend = 0
         found[n + 2].update(add=1, addend=addend)
-        found[n + 4].update({f"write{product['bank']}": 1, "write_address": product["word"]})
+        found[n + 4].update({f"write{bank}": 1, "write_address": word})
     return found[:cycles]

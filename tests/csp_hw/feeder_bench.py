@@ -248,12 +248,12 @@ async def start(ctx, dut, each):
     ctx.set(dut.start, 0)
 
 
-def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000, prelude=None):
+def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000, prelude=None, beside=()):
     """Feed passes, one after the other, and compare all that leaves.
 
     ``gaps`` are those of i, entries, positions, tiles and activations. What goes in is on offer
     from the beginning: no pass may take the words of the next one. Before that ``prelude`` runs,
-    and then the feeder is reset.
+    and then the feeder is reset. Testbenches ``beside`` run all the time.
     """
     dut, reset = Feeder(config), Signal()
     sources = [
@@ -309,7 +309,7 @@ def feed(config, passes, *, gaps=(0.0,) * 5, seed=0, cycles=60_000, prelude=None
         controller,
         after_prelude(tiles),
         after_prelude(activations),
-        background=[after_prelude(source) for source in sources],
+        background=[*beside, *(after_prelude(source) for source in sources)],
         cycles=cycles,
     )
     assert tiles.words == list(itertools.chain(*commands))

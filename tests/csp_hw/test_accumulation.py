@@ -28,15 +28,17 @@ def test_random(style, depth, acc_bits):
     rng = rng_of(depth, acc_bits)
     limit = 1 << (acc_bits - 1)
     steps, expected, kept = [], [None], {}
-    for _ in range(200):
+    for _ in range(300):
         step = {
+            "read_enable": int(chance(rng, 0.7)),
             "read_address": between(rng, 0, depth // 2 - 1),
             "write_enable": int(chance(rng, 0.6)),
             "write_address": between(rng, 0, depth // 2 - 1),
             "write_data": between(rng, -limit, limit - 1),
         }
         collides = step["write_enable"] and step["write_address"] == step["read_address"]
-        expected.append(None if collides else kept.get(step["read_address"]))
+        word = None if collides else kept.get(step["read_address"])
+        expected.append(word if step["read_enable"] else expected[-1])
         if step["write_enable"]:
             kept[step["write_address"]] = step["write_data"]
         steps.append(step)
@@ -53,10 +55,10 @@ def test_a_word_is_seen_in_the_cycle_after_its_write(style):
     config = TINY.replace(style=style, depth=8)
     steps = []
     for entry in range(4):
-        write = {"write_enable": 1, "write_address": entry, "write_data": 100 + entry}
+        both = {"read_enable": 1, "write_address": entry}
         steps += [
-            {**write, "read_address": entry ^ 1},
-            {"write_enable": 0, "write_address": entry, "write_data": -1, "read_address": entry},
+            {**both, "write_enable": 1, "write_data": 100 + entry, "read_address": entry ^ 1},
+            {**both, "write_enable": 0, "write_data": -1, "read_address": entry},
         ]
     steps.append(steps[-1])
     seen = play(create_bank(config), steps, ["read_data"])

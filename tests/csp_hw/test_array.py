@@ -120,7 +120,10 @@ class Scenario:
                     "drain": self.drains.get(n, quiet),
                 }
             )
+        # Nothing comes before the rows have left their reset.
+        steps = [{}] * Array.RESET_STAGES + steps
         seen = play(dut or Array(self.config), steps, ["sums", "saturations"])
+        seen = seen[Array.RESET_STAGES :]
         for cycle, sums in self.sums.items():
             assert seen[cycle + latency]["sums"] == sums, f"drained in cycle {cycle}"
         counted = [at["saturations"] for at in seen if at["saturations"]]
@@ -154,7 +157,7 @@ def tiles(config, acc_shift, *, count=2, seed=0, gap=0.0):
     return scenario
 
 
-def test_every_pe_is_told_of_zeros(monkeypatch):
+def test_every_pe_is_told_what_counts(monkeypatch):
     elements = []
 
     class Recorded(ProcessingElement):
@@ -167,19 +170,27 @@ def test_every_pe_is_told_of_zeros(monkeypatch):
     rng = rng_of(11)
 
     async def bench(ctx):
-        zeros = 0
-        await ctx.tick().repeat(CONFIG.rows + CONFIG.cols)  # until the reset's are through
+        counted = 0
+        entered = [(0, [0] * CONFIG.rows)] * 8  # of the cycles before
+        await ctx.tick().repeat(8)  # until the resets are over
         for _ in range(100):
             activations = [pick(rng, [0, 0, 1, -128, 255]) for _ in range(CONFIG.rows)]
+            valid = chance(rng, 0.7)
             ctx.set(dut.activations, activations)
+            ctx.set(dut.control.valid, valid)
             await ctx.tick()
             mask = sum((activation == 0) << row for row, activation in enumerate(activations))
             assert ctx.get(dut.zeros) == mask
-            for element in elements:
-                zero = ctx.get(element.activation) == 0
-                assert ctx.get(element.zero) == zero
-                zeros += zero
-        assert 0.3 < zeros / (100 * len(elements)) < 0.7
+            entered.append((valid, activations))
+            for number, element in enumerate(elements):
+                row, col = divmod(number, CONFIG.cols)
+                was_valid, column = entered[-1 - row - col]
+                counts = was_valid and column[row] != 0
+                assert ctx.get(element.nonzero) == counts
+                if counts:
+                    assert ctx.get(element.activation) == column[row]
+                counted += counts
+        assert 0.2 < counted / (100 * len(elements)) < 0.6
 
     simulate(dut, bench)
     assert len(elements) == CONFIG.rows * CONFIG.cols

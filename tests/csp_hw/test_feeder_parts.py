@@ -4,7 +4,9 @@
 import pytest
 
 from csp_hw.config import PRESETS
+from csp_hw.feeder import lines
 from csp_hw.feeder.axis import AxisWalk
+from csp_hw.feeder.bank import LineBank
 from csp_hw.feeder.counter import CycleCounter
 from csp_hw.feeder.intake import TileIntake
 from csp_hw.feeder.kernel import KernelScan
@@ -278,3 +280,113 @@ def test_queue(latency, gap):
     if not gap:
         assert sink.cycles == list(range(sink.cycles[0], sink.cycles[0] + 100))
     assert most <= CREDITS + 1  # the sink counts a word a cycle after its transfer
+
+
+class LineTraffic:
+    """Requests and stores for a line buffer, cycle by cycle, and what must be seen.
+
+    Requests repeat each other often, what they read is overwritten often, and now and then another
+    ring begins. ``words`` are by the cycle in which they come out, ``reads`` cycles in which banks
+    are read.
+    """
+
+    PHASES, SLOTS = 4, 8
+
+    def __init__(self, rng):
+        self.rng, self.rows, self.cols = rng, CONFIG.rows, CONFIG.cols
+        self.ring = self.SLOTS
+        self.steps, self.words, self.reads = [], {}, set()
+        self.memory = {}  # (bank, address) -> bytes
+        self.asked, self.current = None, True  # the last request; whether it still holds
+        self.busy = set()  # what the request of the cycle before reads
+        for bank in range(self.rows):
+            for address in range(self.PHASES * self.SLOTS):
+                self.cycle(store=(bank, address))
+
+    def used(self, where):
+        """Give of each bank the address that a slot, an offset and a phase mean."""
+        slot, offset, phase = where
+        turned, groups = offset % self.rows, offset // self.rows
+        slots = [(slot + groups + (bank < turned)) % self.ring for bank in range(self.rows)]
+        return {(bank, phase * self.SLOTS + at) for bank, at in enumerate(slots)}
+
+    def random_cycle(self):
+        """Append one."""
+        rng = self.rng
+        if chance(rng, 0.05):
+            self.ring = pick(rng, [1, 2, 4, 8])
+            self.current = False
+            self.cycle(begin=1)
+            return
+        request = store = None
+        if chance(rng, 0.7):
+            other = between(rng, 0, 15), between(rng, 0, 63), between(rng, 0, self.PHASES - 1)
+            request = self.asked if self.asked and chance(rng, 0.7) else other
+        if chance(rng, 0.4):
+            near = self.asked and chance(rng, 0.5)
+            store = pick(rng, sorted(self.used(self.asked) if near else self.memory))
+        self.cycle(request, None if store in self.busy else store)
+
+    def cycle(self, request=None, store=None, begin=0):
+        """Append a cycle with a request and a store, or without."""
+        rng, now = self.rng, len(self.steps)
+        step = {"begin": begin, "ring_mask": self.ring - 1}
+        step["store"] = {"banks": 0, "address": 0, "word": 0}
+        if store:
+            self.memory[store] = [between(rng, 0, 255) for _ in range(self.cols)]
+            word = int.from_bytes(self.memory[store], "little")
+            step["store"] = {"banks": 1 << store[0], "address": store[1], "word": word}
+            self.current &= self.asked is None or store not in self.used(self.asked)
+        byte = between(rng, 0, self.cols - 1)
+        slot, offset, phase = request or (between(rng, 0, 7), between(rng, 0, 31), 0)
+        step["request"] = dict.fromkeys(("lanes", "r", "s", "release"), 0) | {
+            "valid": int(request is not None),
+            "slot": slot,
+            "offset": offset,
+            "word": phase * self.SLOTS,
+            "byte": byte,
+        }
+        self.busy = set()
+        if request:
+            self.busy = self.used(request)
+            found = dict(self.busy)
+            banks = [(row + offset) % self.rows for row in range(self.rows)]
+            self.words[now + lines.latency(CONFIG)] = [
+                self.memory[bank, found[bank]][byte] for bank in banks
+            ]
+            if request != self.asked or not self.current:
+                self.reads.add(now + 1)
+            self.asked, self.current = request, True
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_line_buffer_is_read_only_for_other_words(seed, monkeypatch):
+    """Words against a dict; banks are read if others are meant, or one was written since."""
+    banks = []
+
+    def recorded(config):
+        banks.append(LineBank(config))
+        return banks[-1]
+
+    monkeypatch.setattr(lines, "LineBank", recorded)
+    traffic = LineTraffic(rng_of(403, seed))
+    for _ in range(500):
+        traffic.random_cycle()
+    dut = lines.LineBuffer(CONFIG)
+
+    async def bench(ctx):
+        ctx.set(dut.mask, (1 << CONFIG.rows) - 1)
+        reads = [bank.read for bank in banks]
+        for cycle, step in enumerate(traffic.steps):
+            for name, value in step.items():
+                ctx.set(getattr(dut, name), value)
+            _, _, valid, word, *read = await ctx.tick().sample(dut.valid, dut.word, *reads)
+            assert set(read) == {int(cycle in traffic.reads)}, f"cycle {cycle}"
+            assert valid == (cycle in traffic.words)
+            if valid:
+                assert plain(word) == traffic.words[cycle], f"cycle {cycle}"
+
+    simulate(dut, bench)
+    assert len(banks) == CONFIG.rows
+    assert 0.3 < len(traffic.reads) / len(traffic.words) < 0.8

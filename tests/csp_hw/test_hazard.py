@@ -33,7 +33,7 @@ def check(products, config=CONFIG, rng=None):
     for n, (at, expected) in enumerate(zip(seen, controls(products, len(products)), strict=True)):
         needed = {name: value for name, value in expected.items() if value is not None}
         assert {name: at[name] for name in needed} == needed, f"cycle {n}"
-        assert (at["take"], at["take_bank"]) == (0, 0)
+        assert (at["shift"], at["take"], at["take_bank"]) == (0, 0, 0)
 
 
 def product(word, *, bank=0, last=1, fresh=0):

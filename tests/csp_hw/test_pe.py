@@ -2,13 +2,16 @@
 """The processing element against integers, with the control that `bench.controls` derives."""
 
 import itertools
+import re
 
 import pytest
+from amaranth.hdl import Fragment
 
 from csp_hw.config import PRESETS, BufferStyle
-from csp_hw.pe.control import control_layout
+from csp_hw.pe.control import TAKEN_WITH, control_layout
 from csp_hw.pe.element import ProcessingElement
 from tests.csp_hw.bench import (
+    FLAGS,
     between,
     chance,
     controls,
@@ -23,6 +26,34 @@ from tests.csp_hw.bench import (
 CONFIG = PRESETS["tiny_4x4"].replace(max_period=32)
 #: A sum may be read this many cycles after its run's last product.
 READABLE = 5
+#: When a register may be clocked: a flag at the ports, and how many cycles later.
+CLOCKED = {
+    "activation": {"nonzero": 0},
+    "held_activation": {"nonzero": 0},
+    "held_weight": {"nonzero": 0},
+    "weight": {"valid": 0},
+    "product": {"nonzero": 1},
+    "run": {"nonzero": 2, "last": 1},
+    "run_done": {"last": 1},
+    "acc_shift": {"add": 0},
+    "addend_registered": {"add": 0},
+    "shifted": {"add": 1},
+    "addend": {"add": 1},
+    "sum_now": {"add": 2},
+    "overflow_seen": {"add": 2},
+    "sum_older": {"write0": 1, "write1": 1},
+    "sum_oldest": {"write0": 2, "write1": 2},
+    "saturated": {"write0": 1, "write1": 1},
+    "write_address_registered": {"write0": 0, "write1": 0},
+    "read0_registered": {"fetch0": 0},
+    "bank0.read_data": {"fetch0": 1},
+    "word0": {"fetch0": 2},
+    "read1_registered": {"fetch1": 0},
+    "bank1.read_data": {"fetch1": 1},
+    "word1": {"fetch1": 2},
+    "take_bank_registered": {"take": 0},
+    "drained": {"shift": 1},
+}
 
 
 class Scenario:
@@ -77,8 +108,8 @@ class Scenario:
         top = {"addend": 7}.get(name, self.config.half_depth - 1)
         return between(self.rng, 0, top)
 
-    def play(self):
-        """Run it, compare everything that comes out and give the trace."""
+    def steps(self):
+        """Give the inputs of every cycle."""
         self.idle(8)
         config, cycles = self.config, len(self.cycle)
         limit = 1 << (config.acc_bits - 1)
@@ -88,29 +119,39 @@ class Scenario:
                 at[name] = self.noise(name) if value is None else value
             steps.append(
                 {
-                    "acc_shift": self.acc_shift,
-                    "control": {**at, "take": 0, "take_bank": between(self.rng, 0, 1)},
+                    "acc_shift": self.acc_shift if at["add"] else between(self.rng, 0, 15),
+                    "control": {
+                        **at,
+                        "shift": int(chance(self.rng, 0.3)),
+                        "take": 0,
+                        "take_bank": between(self.rng, 0, 1),
+                    },
                     "drain": between(self.rng, -limit, limit - 1),
                     "saturated": between(self.rng, 0, config.cols - 1),
                 }
             )
         for cycle, ((bank, word), _) in self.drains.items():
-            steps[cycle]["control"][f"read{bank}"] = word
-            steps[cycle + 2]["control"].update(take=1, take_bank=bank)
-        for step, (_, activation, weight) in zip(steps, self.cycle, strict=True):
-            step.update(activation=activation, zero=int(activation == 0), weight=weight)
+            steps[cycle]["control"].update({f"fetch{bank}": 1, f"read{bank}": word})
+            steps[cycle + 2]["control"].update(shift=1, take=1, take_bank=bank)
+        for step, (product, activation, weight) in zip(steps, self.cycle, strict=True):
+            nonzero = int(product is not None and activation != 0)
+            step.update(activation=activation, nonzero=nonzero, weight=weight)
+        return steps
 
-        dut = ProcessingElement(config)
-        seen = play(dut, steps, ["drain_below", "saturated_right"])
-        for n in range(8, cycles):
-            # Its address arrives, its word does, it is registered, it joins the chain, it is seen.
-            passed = steps[n - 1]["drain"]
-            taken = self.drains.get(n - 4, (None, passed))[1]
-            assert seen[n]["drain_below"] == taken, f"drain in cycle {n}"
-            own = int(n - 6 in self.saturated)
-            assert seen[n]["saturated_right"] == steps[n - 1]["saturated"] + own, (
-                f"saturations in cycle {n}"
-            )
+    def play(self):
+        """Run it, compare everything that comes out and give the trace."""
+        steps = self.steps()
+        seen = play(ProcessingElement(self.config), steps, ["drain_below", "saturated_right"])
+        drained = saturated = 0
+        for n in range(2, len(steps)):
+            # The control that a register followed came two cycles ago.
+            control = steps[n - 2]["control"]
+            if control["shift"]:
+                # Its address arrives, its word does, it is registered, it joins the chain.
+                drained = self.drains.get(n - 4, (None, steps[n - 1]["drain"]))[1]
+            if control["write0"] or control["write1"]:
+                saturated = steps[n - 1]["saturated"] + int(n - 6 in self.saturated)
+            assert seen[n] == {"drain_below": drained, "saturated_right": saturated}, f"cycle {n}"
         return seen
 
     def drain_all(self):
@@ -146,13 +187,62 @@ def random_scenario(config, acc_shift, seed, *, runs=70):
     return scenario
 
 
+def registers(fragment, path=""):
+    """Give the flip-flops of an elaborated component by name."""
+    found = {}
+    for statement in fragment.statements.get("sync", ()):
+        found |= {path + signal.name: signal for signal in statement._lhs_signals()}
+    for inside, name, *_ in fragment.subfragments:
+        prefix = "" if name == "multiplier" else f"{name}."
+        found |= registers(inside, prefix)
+    return found
+
+
+def test_no_register_is_clocked_without_a_reason():
+    """All but flags keep what they have unless they take something that counts, whatever comes."""
+    config = CONFIG.replace(style=BufferStyle.REGBIN, acc_bits=12, max_period=8, depth=8)
+    element = ProcessingElement(config)
+    dut = Fragment.get(element, None)
+    watched = registers(dut)
+    entries = {name for name in watched if re.fullmatch(r"bank\d\.entry\d", name)}
+    assert len(entries) == config.depth
+    flags = {f"{flag}_registered" for flag in (*FLAGS, "shift", "take")}
+    flags |= {"nonzero", "nonzero_before", "fetched0", "fetched1", "added", "settled"}
+    assert watched.keys() == CLOCKED.keys() | flags | entries
+    steps = random_scenario(config, 3, 1).steps()
+    changed = {name: set() for name in watched}
+
+    async def bench(ctx):
+        for cycle, step in enumerate(steps):
+            for name, value in step.items():
+                ctx.set(getattr(element, name), value)
+            before = {name: ctx.get(signal) for name, signal in watched.items()}
+            await ctx.tick()
+            for name, signal in watched.items():
+                if ctx.get(signal) != before[name]:
+                    changed[name].add(cycle)
+
+    simulate(dut, bench)
+    for name, reasons in CLOCKED.items():
+        clocked = {
+            n + later
+            for flag, later in reasons.items()
+            for n, step in enumerate(steps)
+            if step.get(flag, step["control"].get(flag))
+        }
+        assert changed[name] <= clocked, f"{name} without a reason"
+        assert len(clocked) < 0.9 * len(steps)
+        assert changed[name], f"{name} is never clocked"
+
+
 def test_neighbours_get_everything_a_cycle_later():
     rng = rng_of(3)
     steps = [
         {
             "activation": between(rng, -256, 255),
-            "zero": between(rng, 0, 1),
+            "nonzero": between(rng, 0, 1),
             "weight": between(rng, -128, 127),
+            "acc_shift": between(rng, 0, 15),
             "control": {
                 name: between(rng, 0, (1 << field.width) - 1)
                 for name, field in control_layout(CONFIG)
@@ -160,12 +250,28 @@ def test_neighbours_get_everything_a_cycle_later():
         }
         for _ in range(60)
     ]
-    names = {name: f"{name}_right" for name in ("activation", "zero", "control")}
+    names = {name: f"{name}_right" for name in ("activation", "nonzero", "acc_shift", "control")}
     names["weight"] = "weight_below"
     seen = play(ProcessingElement(CONFIG), steps, names.values())
+    taken = [0, 0]
     for before, after in itertools.pairwise(range(60)):
-        for name, output in names.items():
-            assert seen[after][output] == steps[before][name], f"{output} in cycle {after}"
+        given, control = steps[before], steps[before]["control"]
+        kept = seen[before]
+        taken_with = {
+            "activation": given["nonzero"],
+            "nonzero": True,
+            "acc_shift": control["add"],
+            "weight": control["valid"],
+        }
+        for name, counts in taken_with.items():
+            wanted = given[name] if counts else kept[names[name]]
+            assert seen[after][names[name]] == wanted, f"{name} in cycle {after}"
+        for name, value in control.items():
+            counts = name not in TAKEN_WITH or any(control[flag] for flag in TAKEN_WITH[name])
+            wanted = value if counts else kept["control_right"][name]
+            assert seen[after]["control_right"][name] == wanted, f"{name} in cycle {after}"
+            taken[counts] += 1
+    assert min(taken) > 100
 
 
 def test_the_multiplier_rests_while_activations_are_zero():
@@ -183,7 +289,8 @@ def test_the_multiplier_rests_while_activations_are_zero():
             activation = 0 if zero else pick(rng, [1, 255, -128, between(rng, 1, 255)])
             ctx.set(dut.activation, activation)
             ctx.set(dut.weight, weight)
-            ctx.set(dut.zero, zero)
+            ctx.set(dut.nonzero, not zero)
+            ctx.set(dut.control.valid, 1)
             await ctx.tick()
             before = expected
             expected = before if zero else {"activation": activation, "weight": weight}
@@ -192,7 +299,7 @@ def test_the_multiplier_rests_while_activations_are_zero():
                 "weight": ctx.get(dut.multiplier.held_weight),
             }
             assert held == expected, f"cycle {number}"
-            assert ctx.get(dut.activation_right) == activation
+            assert ctx.get(dut.activation_right) == expected["activation"]
             assert ctx.get(dut.weight_below) == weight
             changes += before != expected
 

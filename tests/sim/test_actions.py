@@ -50,7 +50,7 @@ def walk(step, inputs):
             for pixel in range(tile.interleave):
                 for tap in block:
                     seen["row_written"] += 1
-                    word = tap // config.cols, pixel, block[0]
+                    word = place(schedule, tap), pixel
                     seen["line_turned"] += word != before
                     before = word
             for chunk in range(chunks):
@@ -65,7 +65,9 @@ def walk(step, inputs):
                         seen["issued"] += 1
                         taken = values[pixel, :, survivors.index(tap)][live[pixel]]
                         real = min(config.cols, schedule.matrix.filters - chunk * config.cols)
-                        seen["multiplied"] += config.cols * int(np.count_nonzero(taken))
+                        multiplied = config.cols * int(np.count_nonzero(taken))
+                        seen["multiplied"] += multiplied
+                        seen["accumulated"] += elements if tap == run[-1] else multiplied
                         seen["useful"] += real * len(taken)
                         seen["gated"] += real * int(np.count_nonzero(taken == 0))
                 seen["run_written"] += len(run)
@@ -76,6 +78,20 @@ def walk(step, inputs):
                 seen["sums"] += config.rows
                 touch("drained", tile, chunk, pixel, elements)
     return seen, places
+
+
+def place(schedule, tap):
+    """Give where a tap lies, from a lane's own position: in number, phase and word."""
+    geometry, cols = schedule.layer.geometry, schedule.config.cols
+    kernel, channel = divmod(tap, geometry.group_channels)
+    number, phases = 0, []
+    for axis, at in enumerate(divmod(kernel, geometry.kernel[1])):
+        line, phase = divmod(
+            at * geometry.dilation[axis] - geometry.padding[axis], geometry.stride[axis]
+        )
+        number = number * schedule.grid.pitch + line
+        phases.append(phase)
+    return number, *phases, (schedule.group * geometry.group_channels + channel) // cols
 
 
 def tasks(rng, config, number):

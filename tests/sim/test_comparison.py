@@ -18,8 +18,9 @@ from sim.peers import csp_h
 from sim.peers.base import Cost, Part, Traffic
 from sim.peers.csp_h import CspH
 from sim.peers.sparten import simulate
-from sim.report.comparison import chain, files, page, run, sensitivity, svg
+from sim.report.comparison import chain, files, levers, page, run, sensitivity, svg
 from sim.report.comparison.accelerators import OURS, RIVAL, RIVAL_CASCADE, accelerators
+from sim.report.comparison.levers import Kind
 from sim.report.comparison.record import Comparison, compare
 from sim.workloads import catalogue
 from sim.workloads.catalogue import Work, Workload
@@ -156,6 +157,23 @@ def test_sensitivity(network):
     assert bits.points[0].energy < bits.base.energy < bits.points[-1].energy
 
 
+def test_levers(network):
+    usual = network.totals[OURS].total(refetch=True)
+    pulled = {lever.name: lever for lever in network.levers}
+    assert len(pulled) == len(levers.LEVERS)
+    factors = [lever.factor for lever in network.levers]
+    assert factors == sorted(factors, reverse=True)
+    for lever in network.levers:
+        assert lever.factor == pytest.approx(usual / lever.energy)
+        if lever.kind is Kind.BUILT:
+            assert lever.factor < 1
+    # Where nothing is counted once for several levers.
+    for lever in levers.LEVERS:
+        costs = csp_h.network_costs(NETWORK, config=lever.pull(CspH()))
+        whole = sum(cost.total(refetch=True) for cost in costs)
+        assert pulled[lever.name].energy == pytest.approx(whole), lever.name
+
+
 def test_what_cannot_be_built_is_told_with_its_reason():
     parameter = next(
         p for p in sensitivity.PARAMETERS if p.name == "rows of the array, as many elements"
@@ -195,6 +213,8 @@ def test_page_tells_the_figures(text, network):
         assert one.title in found
         assert one.source in found
     for name in ("Horowitz, ISSCC 2014", "CACTI 7", "made up", "pJ/bit", " 13.82 ", " 37 192 "):
+        assert name in found
+    for name in (*(lever.name for lever in network.levers), *Kind):
         assert name in found
     assert "nan" not in found.lower().split()
     assert "inf" not in found.lower().split()

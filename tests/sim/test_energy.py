@@ -29,15 +29,21 @@ MID = Constants()
 BIG = preset("csp_h_32x32")
 ELEMENTS = 1024
 NONE = np.zeros(7)
+ONE = np.array([1.0, 0, 0, 0, 0, 0, 0])
 BIT = 0.0104
 
 
 def flip_flops(text):
-    """Add up the bits of what each module of a Verilog text assigns at a clock's edge."""
-    total = 0
+    """Add up the bits of what each module of a Verilog text assigns at a clock's edge.
+
+    Gives all of them, and those that keep what they have unless something is assigned.
+    """
+    total = enabled = 0
     for module in text.split("endmodule"):
-        clocked = set(
-            re.findall(r"^\s*(?:if \(.*\) |else )?([\\\w$.]+)\s*<=", module, re.MULTILINE)
+        clocked = dict(
+            re.findall(
+                r"^\s*(?:if \(.*\) |else )?([\\\w$.]+)\s*<= ([^;]*?)\s*;", module, re.MULTILINE
+            )
         )
         for width, name in re.findall(
             r"^\s*(?:output |input )?reg (?:\[(\d+):0\] )?([\\\w$.]+)\s*(?:= [^;]*)?;",
@@ -46,7 +52,9 @@ def flip_flops(text):
         ):
             if name in clocked:
                 total += int(width or 0) + 1
-    return total
+                keeps = rf"^\s*{re.escape(clocked[name])}\s*= {re.escape(name)}\s*;"
+                enabled += (int(width or 0) + 1) * bool(re.search(keeps, module, re.MULTILINE))
+    return total, enabled
 
 
 @pytest.mark.parametrize("name", ["tiny_4x4", "csp_h_32x32"])
@@ -54,87 +62,105 @@ def test_bits_of_a_pe_are_those_of_its_verilog(name):
     config = preset(name).replace(style=BufferStyle.REGBIN)
     bits = ElementBits.of(Core(config=config))
     entries = config.depth * config.acc_bits
-    assert flip_flops(verilog.convert(ProcessingElement(config))) == bits.all + entries
+    total, enabled = flip_flops(verilog.convert(ProcessingElement(config)))
+    assert total == bits.all + entries
+    assert enabled == bits.enabled + entries
 
 
 def test_bits_of_an_output_column_are_those_of_its_verilog():
     dut = OutputColumn(BIG)
     parameters = dut.signature.members["filter"].shape
-    column = flip_flops(verilog.convert(dut))
+    column, _ = flip_flops(verilog.convert(dut))
     # Besides: the word of sums, and the parameters that were read.
     assert column + BIG.acc_bits + parameters.size == COLUMN_BITS
 
 
 def test_elements_by_hand():
-    """Ten steps of which 60 % multiply, 2 runs a PE, and twelve cycles."""
+    """Ten steps of which 60 % multiply, 2 runs a PE, one word of a bank, and twelve cycles."""
     core = Core()
     actions = Actions(
         issued=10,
         slots=10 * ELEMENTS,
         multiplied=6 * ELEMENTS,
+        accumulated=7 * ELEMENTS,
         runs=2 * ELEMENTS,
         written=NONE,
-        read=NONE,
+        read=ONE * ELEMENTS,
         drained=NONE,
     )
     found = energy(actions, 12, core, MID)
     assert found[Component.MAC] == pytest.approx(0.54 * 6 * ELEMENTS)
     assert found[Component.GATED] == pytest.approx(0.5 * 0.54 * 4 * ELEMENTS)
-    operands = (9 + 1 + 8) * 10 + (9 + 8) * 6
+    operands = 8 * 10 + (9 + 9 + 8) * 6
     assert found[Component.OPERANDS] == pytest.approx(BIT * operands * ELEMENTS)
-    assert found[Component.RUN] == pytest.approx(BIT * (16 + 21) * 6 * ELEMENTS)
-    # Run done, shifted, addend; three sums; two words in two registers.
-    sums = 21 + 22 + 24 + 3 * 24 + 2 * 2 * 24
-    assert found[Component.SUM] == pytest.approx(BIT * sums * 2 * ELEMENTS)
-    assert found[Component.CONTROL] == pytest.approx(BIT * (3 * 6 + 3) * 2 * ELEMENTS)
-    # All but the operands, the run and the three of a run with enables; t, saturations, drain.
-    clocked = 10 + 8 + 16 + 3 * 24 + 4 * 24 + 28 + 24 + 4 + 6 + 1
-    new = 18 * 10 + 16 * 6 + (7 * 24 + 21) * 2
-    kept = clocked * 10 - new + 21 * 4
+    assert found[Component.RUN] == pytest.approx(BIT * (16 * 6 + 21 * 7) * ELEMENTS)
+    # Run done, shifted, addend; three sums; a word in two registers.
+    adder, sums = 21 + 22 + 24, 3 * 24
+    words = (adder + sums) * 2 + 2 * 24
+    assert found[Component.SUM] == pytest.approx(BIT * words * ELEMENTS)
+    # Two flags that follow zeros; five a run; two a word.
+    flips = 2 * (2 * 4 + 5 * 2 + 2 * 1)
+    control = (6 + 3) * 2 + 6
+    assert found[Component.CONTROL] == pytest.approx(BIT * (control + flips) * ELEMENTS)
+    # Flags; t and saturations once a run.
+    flags, still = 15, 4 + 6 + 1
+    kept = flags * 10 - flips + still * 2
     assert found[Component.HELD] == pytest.approx(0.5 * BIT * kept * ELEMENTS)
-    idle = 0.54 + BIT * clocked
+    idle = 0.54 + BIT * flags
     assert found[Component.IDLE] == pytest.approx(0.5 * idle * 2 * ELEMENTS)
 
-    enabled = energy(actions, 12, Core(enables=True), MID)
-    flags = 7
-    assert enabled[Component.HELD] == pytest.approx(0.5 * BIT * flags * 10 * ELEMENTS)
-    idle = 0.54 + BIT * (10 + 8 + flags)
-    assert enabled[Component.IDLE] == pytest.approx(0.5 * idle * 2 * ELEMENTS)
+    without = energy(actions, 12, Core(enables=False), MID)
+    # All but the multiplier's operands, the run and its way to the adder.
+    every = 8 + 9 + 16 + sums + 9 + still + 25 + 2 * (48 + 6)
+    new = 8 * 10 + (9 + 16) * 6 + sums * 2 + 48 + control + still * 2
+    more = kept + every * 10 - new + 21 * 3
+    assert without[Component.HELD] == pytest.approx(0.5 * BIT * more * ELEMENTS)
+    idle += BIT * every
+    assert without[Component.IDLE] == pytest.approx(0.5 * idle * 2 * ELEMENTS)
     same = set(Component) - {Component.HELD, Component.IDLE}
-    assert all(enabled[component] == found[component] for component in same)
+    assert all(without[component] == found[component] for component in same)
+
+    both = energy(actions, 12, Core(one_bank=False), MID)
+    more = 2 * 2 - 1
+    words += 2 * 24 * more
+    assert both[Component.SUM] == pytest.approx(BIT * words * ELEMENTS)
+    changed = control + 6 * more + flips + 2 * 2 * more
+    assert both[Component.CONTROL] == pytest.approx(BIT * changed * ELEMENTS)
 
     shared = energy(actions, 12, Core(shared_rows=2, shared_cols=4), MID)
-    operands = (10 / 4 + 8 / 2) * 10 + (9 / 4 + 8) * 6
+    operands = 8 / 2 * 10 + (9 / 4 + 9 / 4 + 8) * 6
     assert shared[Component.OPERANDS] == pytest.approx(BIT * operands * ELEMENTS)
     free = energy(actions, 12, Core(gated_free=True), MID)
     assert free[Component.GATED] == 0
     ungated = energy(actions, 12, Core(gating=False), MID)
     assert ungated[Component.MAC] == pytest.approx(0.54 * 10 * ELEMENTS)
+    assert ungated[Component.RUN] == pytest.approx(BIT * (16 + 21) * 10 * ELEMENTS)
     assert ungated[Component.GATED] == 0
 
 
 def test_register_bins_by_hand():
     written = np.array([8, 4, 2, 0, 0, 0, 1.0])
+    read = np.array([7, 3, 1, 0, 0, 0, 0.0])
     drained = np.array([1, 1, 1, 0, 0, 0, 0.0])
-    actions = Actions(written=written, read=NONE, drained=drained, runs=written.sum())
+    actions = Actions(written=written, read=read, drained=drained, runs=written.sum())
     sizes = np.array([1, 1, 2, 4, 8, 16, 32])
     assert sizes.tolist() == [len(entries) for entries in bins(BIG.half_depth)]
-    # Both banks are read; a bin that takes a sum clocks all others it has.
-    wanted = 24 * BIT * (2 * written + drained + written * (1 + 0.5 * (sizes - 1)))
+    # A bin that takes a sum clocks all others it has.
+    wanted = 24 * BIT * (read + drained + written * (1 + 0.5 * (sizes - 1)))
     np.testing.assert_allclose(accumulation(actions, Core(), MID), wanted)
-    one = 24 * BIT * written
-    np.testing.assert_allclose(accumulation(actions, Core(one_bank=True), MID), wanted - one)
+    both = 24 * BIT * (2 * written - read)
+    np.testing.assert_allclose(accumulation(actions, Core(one_bank=False), MID), wanted + both)
 
 
 def test_a_memory_is_the_other_style():
     core = Core(config=BIG)
     actions = Actions(
-        written=np.array([8, 4.0, 0, 0, 0, 0, 0]), read=NONE, drained=NONE + 1, runs=12
+        written=np.array([8, 4.0, 0, 0, 0, 0, 0]), read=ONE, drained=NONE + 1, runs=12
     )
     # 64 sums of 24 bits: the smallest in the table has 1 KB.
     each = access(1024, 24, MID)
     (found,) = accumulation(actions, core, MID)
-    assert found == pytest.approx(12 * each.write + (2 * 12 + 7) * each.read)
+    assert found == pytest.approx(12 * each.write + (1 + 7) * each.read)
 
 
 def test_buffers_by_hand():
@@ -158,14 +184,14 @@ def test_buffers_by_hand():
     found = energy(actions, 1, Core(), MID)
     row, line = access(32768, 256, MID), access(16384, 256, MID)
     assert found[Component.ROW_BUFFER] == pytest.approx(3 * row.write + 5 * row.read)
-    # A word of activations reads 32 banks.
-    assert found[Component.LINE_BUFFER] == pytest.approx(7 * line.write + 2 * 32 * line.read)
-    held = energy(actions, 1, Core(line_hold=True), MID)
-    assert held[Component.LINE_BUFFER] == pytest.approx(7 * line.write + 32 * line.read)
+    # A word of activations needs 32 banks, which are read if its address is another one.
+    assert found[Component.LINE_BUFFER] == pytest.approx(7 * line.write + 32 * line.read)
+    again = energy(actions, 1, Core(line_hold=False), MID)
+    assert again[Component.LINE_BUFFER] == pytest.approx(7 * line.write + 2 * 32 * line.read)
     # 32 bytes twice, 4 and 1 of them, three stages of rotation and two of a queue, in 32 banks.
     new = 2 * 256 * 1 + 8 * (4 + 1 + 3 + 2) * 2
-    assert found[Component.FEEDER] == pytest.approx(BIT * 32 * (new + 0.5 * 2 * 256))
-    assert held[Component.FEEDER] == pytest.approx(BIT * 32 * new)
+    assert found[Component.FEEDER] == pytest.approx(BIT * 32 * new)
+    assert again[Component.FEEDER] == pytest.approx(BIT * 32 * (new + 0.5 * 2 * 256))
     large = access(512 * 1024, 256, MID)
     assert found[Component.WEIGHT_BUFFER] == pytest.approx(11 * large.write + 13 * large.read)
     passed = energy(actions, 1, Core(bypass=True), MID)
@@ -175,7 +201,7 @@ def test_buffers_by_hand():
     assert found[Component.OUTPUT] == pytest.approx(2 * 32 * (3.1 + BIT * COLUMN_BITS))
     # A sum goes 16.5 rows down on average and waits 15.5 cycles for the last column's.
     queue = access(16384, 768, MID)
-    drain = 3 * (BIT * 24 * 32 * 32 + queue.write + queue.read)
+    drain = 3 * (BIT * 25 * 32 * 32 + queue.write + queue.read)
     assert found[Component.DRAIN] == pytest.approx(drain, rel=0.05)
 
 
@@ -214,13 +240,11 @@ def test_what_could_be_built_otherwise_never_costs_more():
     )
     slots = steps * ELEMENTS
     changes = {"issued": steps, "slots": slots, "multiplied": slots / 3, "runs": slots / 9}
+    changes |= {"accumulated": slots / 2.5}
     changes |= {"line_read": 40, "line_turned": 10, "weights_once": 1}
     actions = dataclasses.replace(actions, **changes)
     before = sum(energy(actions, 150, Core(), MID).values())
     for change in (
-        {"enables": True},
-        {"one_bank": True},
-        {"line_hold": True},
         {"bypass": True},
         {"gated_free": True},
         {"shared_rows": 4},
@@ -228,7 +252,9 @@ def test_what_could_be_built_otherwise_never_costs_more():
         {"run_bits": 17},
     ):
         assert sum(energy(actions, 150, Core(**change), MID).values()) < before, change
-    assert sum(energy(actions, 150, Core(gating=False), MID).values()) > before
+    for option in ("gating", "enables", "one_bank", "line_hold"):
+        change = {option: False}
+        assert sum(energy(actions, 150, Core(**change), MID).values()) > before, change
 
 
 def test_memories_that_the_table_does_not_know():

@@ -3,7 +3,8 @@
 
 Contract: ``half_depth`` partial sums of ``acc_bits``. A word written in cycle n is seen by reads
 whose address is given in cycle n + 1 or later; a read of the same entry in cycle n gives either the
-old word or nothing sensible, so whoever reads must forward. Data follow the address by one cycle.
+old word or nothing sensible, so whoever reads must forward. Data follow the address by one cycle,
+and stay until a word is read again.
 """
 
 from csp_hw.config import BufferStyle, CspConfig

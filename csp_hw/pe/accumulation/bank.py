@@ -13,15 +13,17 @@ class BankSignature(wiring.Signature):
 
     Members
     -------
+    read_enable : In(1)
     read_address : In(range(half_depth))
     read_data : Out(signed(acc_bits))
-        One cycle after the address.
+        One cycle after the address; it stays until the next word is read.
     write_enable, write_address, write_data : In
     """
 
     def __init__(self, config: CspConfig):
         super().__init__(
             {
+                "read_enable": In(1),
                 "read_address": In(range(config.half_depth)),
                 "read_data": Out(signed(config.acc_bits)),
                 "write_enable": In(1),

@@ -33,6 +33,7 @@ class MemoryBank(wiring.Component):
         )
         write, read = store.write_port(), store.read_port()
         m.d.comb += [
+            read.en.eq(self.read_enable),
             read.addr.eq(self.read_address),
             self.read_data.eq(read.data),
             write.addr.eq(self.write_address),

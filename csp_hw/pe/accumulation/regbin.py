@@ -55,5 +55,6 @@ class RegBinBank(wiring.Component):
                         m.d.comb += chosen.eq(register)
             found |= chosen
 
-        m.d.sync += self.read_data.eq(found)
+        with m.If(self.read_enable):
+            m.d.sync += self.read_data.eq(found)
         return m

@@ -109,6 +109,7 @@ def _network(network: NetworkRecord) -> dict[str, Any]:
         "energy_chain_pJ": [dataclasses.asdict(step) for step in network.energy_chain],
         "cycle_chain": [dataclasses.asdict(step) for step in network.cycle_chain],
         "sweeps": [dataclasses.asdict(sweep) for sweep in network.sweeps],
+        "levers": [dataclasses.asdict(lever) for lever in network.levers],
         "dram": {
             "pJ_per_bit": sensitivity.DRAM_BITS,
             "total_pJ": sensitivity.dram(network.totals),

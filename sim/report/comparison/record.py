@@ -11,7 +11,7 @@ from sim.model.constants import Constants
 from sim.peers.base import Cost, together
 from sim.peers.csp_h import CspCost, CspH, places
 from sim.peers.sparten import SparTenCost, network_cost
-from sim.report.comparison import chain, roofline, sensitivity
+from sim.report.comparison import chain, levers, roofline, sensitivity
 from sim.report.comparison.accelerators import (
     OURS,
     RIVAL,
@@ -20,6 +20,7 @@ from sim.report.comparison.accelerators import (
     costs,
 )
 from sim.report.comparison.chain import Step
+from sim.report.comparison.levers import Pulled
 from sim.report.comparison.roofline import Roof
 from sim.report.comparison.sensitivity import Sweep
 from sim.workloads.catalogue import Work, Workload
@@ -52,11 +53,14 @@ class NetworkRecord:
     layers : tuple of LayerRecord
     sweeps : tuple of Sweep
         Of CSP-H's parameters.
+    levers : tuple of Pulled
+        What could be built otherwise, the strongest first.
     """
 
     workload: Workload
     layers: tuple[LayerRecord, ...]
     sweeps: tuple[Sweep, ...]
+    levers: tuple[Pulled, ...]
 
     @property
     def name(self) -> str:
@@ -185,4 +189,9 @@ def compare(
         share = number / len(sensitivity.PARAMETERS)
         tell(parameter.name, done / whole + (1 - done / whole) * share)
         sweeps.append(sensitivity.sweep(network, parameter, config, constants, seed=seed))
-    return NetworkRecord(workload=network, layers=tuple(layers), sweeps=tuple(sweeps))
+    return NetworkRecord(
+        workload=network,
+        layers=tuple(layers),
+        sweeps=tuple(sweeps),
+        levers=levers.ranked(network, config, constants, seed=seed),
+    )
