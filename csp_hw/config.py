@@ -28,7 +28,12 @@ class ConfigError(ValueError):
 
 
 class BufferStyle(enum.Enum):
-    """How a PE keeps its partial sums; both styles obey one contract."""
+    """How a PE keeps its partial sums; both styles obey one contract.
+
+    The style says also what a clock enable is. In an ASIC it is a clock gate, so what need not be
+    clocked is not. On an FPGA registers with different enables cannot stand together, and with
+    some twenty in each PE all wires get longer (docs/measurements.md), so most have none.
+    """
 
     MEMORY = "memory"  # FPGA: block or LUT RAM, one memory a bank
     REGBIN = "regbin"  # ASIC: bins of 1, 1, 2, 4 … registers, each with its own clock enable
@@ -117,6 +122,11 @@ class CspConfig:
             raise ConfigError(f"cols must be a multiple of 4, not {self.cols}")
         if not isinstance(self.style, BufferStyle):
             raise ConfigError(f"style must be a BufferStyle, not {self.style!r}")
+
+    @property
+    def clock_gates(self) -> bool:
+        """Whether registers of a PE are clocked only when what they take counts."""
+        return self.style is BufferStyle.REGBIN
 
     @property
     def half_depth(self) -> int:

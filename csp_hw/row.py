@@ -6,7 +6,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
-from csp_hw.pe.control import control_layout, register_control
+from csp_hw.pe.control import control_layout, gated, register_control
 from csp_hw.pe.element import ElementSignature, ProcessingElement
 from csp_hw.util import delayed, place
 
@@ -178,7 +178,7 @@ class Row(wiring.Component):
 
         # The PEs from left to right, each with its part of the words from above.
         acc_shift = Signal.like(self.acc_shift, reset_less=True)
-        with m.If(edge.control.add):
+        with gated(m, self.config, edge.control.add):
             m.d.sync += acc_shift.eq(self.acc_shift)
         m.d.comb += self.acc_shift_below.eq(acc_shift)
         left = (

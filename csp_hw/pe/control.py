@@ -8,7 +8,7 @@ something; all others keep what they have, and are not clocked (``TAKEN_WITH``).
 
 import enum
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, ValueLike, unsigned
 from amaranth.lib import data
 
 from csp_hw.config import CspConfig
@@ -95,6 +95,11 @@ def control_layout(config: CspConfig) -> data.StructLayout:
     )
 
 
+def gated(m: Module, config: CspConfig, counts: ValueLike):
+    """Give a context whose registers take what counts; without clock gates, anything else, too."""
+    return m.If(counts if config.clock_gates else 1)
+
+
 def register_control(m: Module, control: data.View, config: CspConfig) -> data.View:
     """Give control a cycle later: flags always, the rest with its flag."""
     registered = Signal(control_layout(config), name="control")
@@ -103,7 +108,7 @@ def register_control(m: Module, control: data.View, config: CspConfig) -> data.V
         register = Signal.like(
             control[field], name=f"{field}_registered", reset_less=field in TAKEN_WITH
         )
-        with m.If(Cat(control[flag] for flag in flags).any() if flags else 1):
+        with gated(m, config, Cat(control[flag] for flag in flags).any() if flags else 1):
             m.d.sync += register.eq(control[field])
         m.d.comb += registered[field].eq(register)
     return registered

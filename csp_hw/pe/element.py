@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
 from csp_hw.pe.accumulation import create_bank
-from csp_hw.pe.control import Addend, control_layout, register_control
+from csp_hw.pe.control import Addend, control_layout, gated, register_control
 from csp_hw.pe.multiplier import (
     MULTIPLIER_MODULE,
     PRODUCT_BITS,
@@ -64,11 +64,11 @@ class ProcessingElement(wiring.Component):
     The multiplier has operand registers of its own, beside those that hand activation and weight
     on. They take only what makes a product: while activations are zero nothing in it toggles.
 
-    Only flags are clocked in every cycle. Every other register is clocked when it takes something
-    that counts, and keeps it: activation, product and run where the activation is not zero, sums
-    and the way to them once a run, a bank's word when one is read, a drained word as it passes.
-    The sum's registers, from which forwarding takes, follow each other: each takes a value in the
-    cycle after the one before it did.
+    With clock gates (``CspConfig.clock_gates``) only flags are clocked in every cycle. Every other
+    register is clocked when it takes something that counts, and keeps it: activation, product and
+    run where the activation is not zero, sums and the way to them once a run, a bank's word when
+    one is read, a drained word as it passes. The sum's registers, from which forwarding takes,
+    follow each other: each takes a value in the cycle after the one before it did.
 
     Reset clears the flags, the run and the count of saturations. All other registers hold what no
     flag says to be valid, and do without it.
@@ -140,11 +140,11 @@ class ProcessingElement(wiring.Component):
         saturated = Signal.like(self.saturated)
 
         m.d.sync += [nonzero.eq(self.nonzero), nonzero_before.eq(nonzero)]
-        with m.If(self.nonzero):
+        with gated(m, self.config, self.nonzero):
             m.d.sync += activation.eq(self.activation)
-        with m.If(self.control.valid):
+        with gated(m, self.config, self.control.valid):
             m.d.sync += weight.eq(self.weight)
-        with m.If(self.control.add):
+        with gated(m, self.config, self.control.add):
             m.d.sync += acc_shift.eq(self.acc_shift)
         m.d.comb += [
             self.acc_shift_right.eq(acc_shift),
@@ -165,12 +165,12 @@ class ProcessingElement(wiring.Component):
         m.submodules.multiplier = place(
             m, MultiplierSignature(), operands, MULTIPLIER_MODULE, self.multiplier
         )
-        with m.If(nonzero):
+        with gated(m, self.config, nonzero):
             m.d.sync += product.eq(multiplied)
         # Without a product of this cycle the register has an older one.
         masked = product & nonzero_before.replicate(PRODUCT_BITS).as_signed()
         m.d.comb += run_next.eq(run + masked)
-        with m.If(nonzero_before | control.last):
+        with gated(m, self.config, nonzero_before | control.last):
             m.d.sync += run.eq(Mux(control.last, 0, run_next))
         with m.If(control.last):
             m.d.sync += run_done.eq(run_next)
@@ -182,7 +182,7 @@ class ProcessingElement(wiring.Component):
         ):
             m.d.comb += [bank.read_enable.eq(fetch), bank.read_address.eq(address)]
             m.d.sync += fetched.eq(fetch)
-            with m.If(fetched):
+            with gated(m, self.config, fetched):
                 m.d.sync += word.eq(bank.read_data)
 
         # Stage 2: rhu(run, t) is (2·run >> t) with its lowest bit as the carry.
@@ -216,11 +216,11 @@ class ProcessingElement(wiring.Component):
         wrote = Signal()
         m.d.comb += wrote.eq(control.write0 | control.write1)
         m.d.sync += [added.eq(control.add), settled.eq(wrote)]
-        with m.If(added):
+        with gated(m, self.config, added):
             m.d.sync += [sum_now.eq(sum_next), overflow_seen.eq(overflow)]
-        with m.If(wrote):
+        with gated(m, self.config, wrote):
             m.d.sync += sum_older.eq(sum_now)
-        with m.If(settled):
+        with gated(m, self.config, settled):
             m.d.sync += sum_oldest.eq(sum_older)
 
         # Stage 4: write, and count this wavefront's saturations.
@@ -232,11 +232,11 @@ class ProcessingElement(wiring.Component):
             bank0.write_data.eq(sum_now),
             bank1.write_data.eq(sum_now),
         ]
-        with m.If(wrote):
+        with gated(m, self.config, wrote):
             m.d.sync += saturated.eq(self.saturated + overflow_seen)
         m.d.comb += self.saturated_right.eq(saturated)
 
-        with m.If(control.shift):
+        with gated(m, self.config, control.shift):
             own = Mux(control.take_bank, word1, word0)
             m.d.sync += drained.eq(Mux(control.take, own, self.drain))
         m.d.comb += self.drain_below.eq(drained)

@@ -92,10 +92,10 @@ class Core:
     config : CspConfig
     gating : bool
         Multipliers hold their operands for an activation of zero, as the hardware has it.
-    enables : bool
+    enables : bool, optional
         Registers of a PE that take a new value once a run, or only for an activation that is not
-        zero, are clocked only then, as the hardware has it; else in every cycle, but for operands
-        of the multiplier, the run and its way to the adder.
+        zero, are clocked only then; else in every cycle, but for operands of the multiplier and
+        the run's way to the adder. If not given, as the configuration's style has it.
     one_bank : bool
         Only the bank at work is read, and only for an entry that is not fresh, as the hardware has
         it; else both banks for each run.
@@ -121,7 +121,7 @@ class Core:
         default_factory=lambda: preset("csp_h_32x32").replace(style=BufferStyle.REGBIN)
     )
     gating: bool = True
-    enables: bool = True
+    enables: bool | None = None
     one_bank: bool = True
     line_hold: bool = True
     bypass: bool = False
@@ -135,6 +135,11 @@ class Core:
         check_int("shared_cols", self.shared_cols, 1, self.config.cols)
         if self.run_bits is not None:
             check_int("run_bits", self.run_bits, PRODUCT_BITS, self.config.run_bits)
+
+    @property
+    def clock_gates(self) -> bool:
+        """Whether registers of a PE are clocked only when what they take counts."""
+        return self.config.clock_gates if self.enables is None else self.enables
 
     @property
     def elements(self) -> int:
@@ -293,7 +298,7 @@ def _elements(
     controls = control * runs + fetches * fetched + flips
     kept = flags * slots - flips + still * runs
     clocked = flags
-    if not core.enables:
+    if not core.clock_gates:
         always = right + down + bits.product + bits.sums + control + still + bits.drain
         always += 2 * (bits.words + fetches)
         new = operands + bits.product * multiplied + sums + controls - flips + still * runs

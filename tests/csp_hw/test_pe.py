@@ -139,20 +139,27 @@ class Scenario:
         return steps
 
     def play(self):
-        """Run it, compare everything that comes out and give the trace."""
+        """Run it, compare everything that comes out and give what counts of it."""
         steps = self.steps()
         seen = play(ProcessingElement(self.config), steps, ["drain_below", "saturated_right"])
         drained = saturated = 0
+        trace = []
         for n in range(2, len(steps)):
             # The control that a register followed came two cycles ago.
             control = steps[n - 2]["control"]
-            if control["shift"]:
+            shifts, wrote = control["shift"], control["write0"] or control["write1"]
+            if shifts:
                 # Its address arrives, its word does, it is registered, it joins the chain.
                 drained = self.drains.get(n - 4, (None, steps[n - 1]["drain"]))[1]
-            if control["write0"] or control["write1"]:
+            if wrote:
                 saturated = steps[n - 1]["saturated"] + int(n - 6 in self.saturated)
-            assert seen[n] == {"drain_below": drained, "saturated_right": saturated}, f"cycle {n}"
-        return seen
+            # With clock gates registers keep what came last.
+            if shifts or self.config.clock_gates:
+                assert seen[n]["drain_below"] == drained, f"cycle {n}"
+            if wrote or self.config.clock_gates:
+                assert seen[n]["saturated_right"] == saturated, f"cycle {n}"
+            trace.append((shifts and drained, wrote and saturated))
+        return trace
 
     def drain_all(self):
         """Drain every place, one a cycle."""
@@ -235,7 +242,10 @@ def test_no_register_is_clocked_without_a_reason():
         assert changed[name], f"{name} is never clocked"
 
 
-def test_neighbours_get_everything_a_cycle_later():
+@pytest.mark.parametrize("style", BufferStyle)
+def test_neighbours_get_everything_a_cycle_later(style):
+    """Where there are clock gates, only what counts."""
+    config = CONFIG.replace(style=style)
     rng = rng_of(3)
     steps = [
         {
@@ -245,14 +255,14 @@ def test_neighbours_get_everything_a_cycle_later():
             "acc_shift": between(rng, 0, 15),
             "control": {
                 name: between(rng, 0, (1 << field.width) - 1)
-                for name, field in control_layout(CONFIG)
+                for name, field in control_layout(config)
             },
         }
         for _ in range(60)
     ]
     names = {name: f"{name}_right" for name in ("activation", "nonzero", "acc_shift", "control")}
     names["weight"] = "weight_below"
-    seen = play(ProcessingElement(CONFIG), steps, names.values())
+    seen = play(ProcessingElement(config), steps, names.values())
     taken = [0, 0]
     for before, after in itertools.pairwise(range(60)):
         given, control = steps[before], steps[before]["control"]
@@ -264,11 +274,11 @@ def test_neighbours_get_everything_a_cycle_later():
             "weight": control["valid"],
         }
         for name, counts in taken_with.items():
-            wanted = given[name] if counts else kept[names[name]]
+            wanted = given[name] if counts or not config.clock_gates else kept[names[name]]
             assert seen[after][names[name]] == wanted, f"{name} in cycle {after}"
         for name, value in control.items():
             counts = name not in TAKEN_WITH or any(control[flag] for flag in TAKEN_WITH[name])
-            wanted = value if counts else kept["control_right"][name]
+            wanted = value if counts or not config.clock_gates else kept["control_right"][name]
             assert seen[after]["control_right"][name] == wanted, f"{name} in cycle {after}"
             taken[counts] += 1
     assert min(taken) > 100
@@ -299,7 +309,6 @@ def test_the_multiplier_rests_while_activations_are_zero():
                 "weight": ctx.get(dut.multiplier.held_weight),
             }
             assert held == expected, f"cycle {number}"
-            assert ctx.get(dut.activation_right) == expected["activation"]
             assert ctx.get(dut.weight_below) == weight
             changes += before != expected
 
