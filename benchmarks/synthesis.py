@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import floorplan
 from amaranth import ClockSignal, Instance, Module, Signal, Value
 from amaranth.back import verilog
 from amaranth.lib import wiring
@@ -63,6 +64,8 @@ DEVICE_NAME = "LFE5U-85F-6"
 #: The placer works towards this; a target out of reach gives the best result.
 TARGET_MHZ = 150
 BLOCK, HARNESS = "block", "harness"
+#: For designs of tens of thousands of cells: with a floorplan, too, wires are half as long.
+LARGE = ("--placer", "static", "--router", "router2")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,11 +80,14 @@ class Design:
         Its parameters.
     parts : callable or None
         Gives the components that are synthesised once, each as a module, and copied.
+    large : bool
+        Place multipliers and block RAMs by :mod:`floorplan`, the rest with other algorithms.
     """
 
     create: Callable[..., wiring.Component]
     config: CspConfig
     parts: Callable[[CspConfig], dict[str, wiring.Component]] | None = None
+    large: bool = False
 
     def modules(self) -> tuple[wiring.Component, dict[str, wiring.Component]]:
         """Give the block and, by module name, its parts."""
@@ -149,7 +155,7 @@ def designs() -> dict[str, Design]:
         "array_4x4": whole_array(config=small),
         # At depth 128 its registers and their multiplexers would fill the device.
         "array_4x4_regbin_depth16": whole_array(config=small.replace(depth=16, **regbin)),
-        "array_8x8": whole_array(config=big),
+        "array_8x8": whole_array(config=big, large=True),
         "output": Design(create=OutputStage, config=big, parts=_output_parts),
         "axi_reader": Design(create=_axi_reader, config=big),
         "axi_writer": Design(create=_axi_writer, config=big),
@@ -165,9 +171,9 @@ def designs() -> dict[str, Design]:
         "counters": Design(create=Counters, config=big),
         "mac_events": Design(create=MacEvents, config=big),
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
-        "engine_csp_8x8": engine(config=big),
+        "engine_csp_8x8": engine(config=big, large=True),
         "core_tiny_4x4": core(config=preset("tiny_4x4")),
-        "core_csp_8x8": core(config=big),
+        "core_csp_8x8": core(config=big, large=True),
     }
 
 
@@ -312,6 +318,11 @@ def synthesise(design: Design, folder: Path, options: list[str]) -> tuple[dict[s
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     run([yosys(), "-s", "synthesis.ys"], folder, "yosys.log")
+    if design.large:
+        netlist = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
+        placed = netlist["modules"][HARNESS]["cells"]
+        floorplan.place(placed, design.config.rows, design.config.cols)
+        (folder / "netlist.json").write_text(json.dumps(netlist), encoding="utf-8")
     cells = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
     harness = 1 + sum(inputs.values()) + 2 * sum(outputs.values())
     return cells["design"]["num_cells_by_type"], harness
@@ -359,10 +370,14 @@ def critical_path(path: dict) -> dict:
     }
 
 
-def place(folder: Path, seed: int) -> dict:
+def _placing(design: Design) -> list[str]:
+    return [*LARGE] if design.large else []
+
+
+def place(folder: Path, seed: int, options: list[str]) -> dict:
     """Place and route with one seed; give Fmax in MHz, the critical path and the cells placed."""
     report = f"report_{seed}.json"
-    command = [nextpnr(), *DEVICE, "--json", "netlist.json", "--report", report]
+    command = [nextpnr(), *DEVICE, *options, "--json", "netlist.json", "--report", report]
     command += ["--seed", str(seed), "--freq", str(TARGET_MHZ)]
     command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
     # Its default limit of attempts is the square of the cells, which overflows in a large design.
@@ -389,7 +404,7 @@ def measure(name: str, design: Design, seeds: list[int], options: list[str]) -> 
     runs = []
     for seed in seeds:
         start = time.monotonic()
-        runs.append(place(folder, seed))
+        runs.append(place(folder, seed, _placing(design)))
         print(
             f"{name}: seed {seed}: {runs[-1]['mhz']} MHz in {time.monotonic() - start:.0f} s",
             flush=True,
@@ -401,6 +416,7 @@ def measure(name: str, design: Design, seeds: list[int], options: list[str]) -> 
     return {
         "config": json.loads(design.config.to_json()),
         "options": options,
+        "placing": _placing(design),
         "area": area(cells),
         "mhz": median,
         "path": next(found["path"] for found in runs if found["mhz"] == median),
