@@ -6,8 +6,8 @@ which stand in seven lines across the device, where there is room, and the logic
 these are given places beforehand: each wants to be where the dataflow puts it, and all together
 get the sites that cost the least, the squares of the ways added up.
 
-The array lies across the device, its first row below the middle; sums leave it upwards, to the
-output stage and the pooler; feeder, weights and counts are below.
+The array is in the middle, its first row at the bottom; sums leave it upwards, to the output stage.
+On the left are feeder and pooler, on the right weights, counts and the parameters of filters.
 """
 
 import re
@@ -32,35 +32,33 @@ SITES = {
         for n in range(4)
     },
 }
-#: Columns and lines of the device's logic; lines between rows of the array, of which the last one
-#: is at the top.
-WIDTH, ROW_PITCH, ARRAY_TOP = 122, 5.5, 24
+#: Where the array is, in columns and lines of the device: eight blocks wide.
+LEFT, WIDTH, TOP, HEIGHT = 22, 75, 18, 68
+#: Where other things are, by a part of their names.
+PLACES = {
+    "pooler.": (10, 18),
+    "output.filters.": (108, 22),
+    "line_buffer.": (10, 64),
+    "row_buffer.": (16, 56),
+    "weight_store.": (108, 70),
+    "count_store.": (108, 46),
+    "run_buffer.": (100, 82),
+    "feeder.": (10, 58),
+}
 
 
 def wish(name: str, rows: int, cols: int) -> tuple[float, float]:
     """Give where a cell should be, by its name: column and line of the device."""
 
     def middle(col: int) -> float:
-        return (col + 0.5) * WIDTH / cols
+        return LEFT + (col + 0.5) * WIDTH / cols
 
     if found := re.search(r"row_(\d+)\.pe_(\d+)\.", name):
         row, col = map(int, found.groups())
-        # Neighbours in a column share a line of sites.
-        return middle(col) + 2 * (row % 4) - 3, ARRAY_TOP + (rows - 1 - row) * ROW_PITCH
-    if found := re.search(r"\.column_(\d+)\.", name):
+        return middle(col), TOP + (rows - row - 0.5) * HEIGHT / rows
+    if found := re.search(r"output\.column_(\d+)\.", name):
         return middle(int(found[1])), 10
-    if found := re.search(r"output\.filters\.(\d+)\.", name):
-        return 10 + 9 * int(found[1]), 18
-    if found := re.search(r"line_buffer\.bank_(\d+)\.", name):
-        return 10 + 6 * int(found[1]), 84
-    places = {
-        "pooler.": (64, 16),
-        "weight_store.": (85, 84),
-        "count_store.": (110, 84),
-        "row_buffer.": (10, 72),
-        "run_buffer.": (64, 72),
-    }
-    return next((place for part, place in places.items() if part in name), (60, 60))
+    return next(place for part, place in PLACES.items() if part in name)
 
 
 def place(cells: dict[str, Any], rows: int, cols: int) -> None:

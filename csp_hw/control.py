@@ -21,7 +21,7 @@ DEAD_CYCLES = 4096
 #: Cycles that the ports have to come to an end after an error before it is told nevertheless.
 STOP_CYCLES = 1 << 14
 #: Cycles until what was on its way inside the core stands where it is seen.
-SETTLE_CYCLES = 4
+SETTLE_CYCLES = 5
 #: Cycles from a descriptor's last beat until its check has an answer.
 CHECK_CYCLES = 5
 #: Cycles from ``launch`` until ``working`` and ``writing`` have risen.
@@ -162,7 +162,7 @@ class Control(wiring.Component):
         m.d.sync += self.fetch.payload.last.eq(self.layer + 1 == self.count)
 
         # What may go wrong at any time while a descriptor is fetched or at work; the first counts.
-        # How long nothing has moved is compared a cycle before it counts.
+        # It comes from far away, so it counts a cycle later.
         lost = Signal()
         dead = Signal()
         long_idle = Signal()
@@ -174,14 +174,13 @@ class Control(wiring.Component):
             idle_cycles.eq(idle_cycles + 1),
             lost.eq(~moving & ~moved & (self.timeout != 0) & (idle_cycles >= self.timeout)),
             long_idle.eq(~moving & ~moved & (idle_cycles >= dead_cycles(self.config))),
+            # A port is quiet from the cycle on in which its last answer counts as progress.
+            dead.eq(~self.waiting & ~self.progress & long_idle),
+            failure.eq(ErrorCode.NONE),
         ]
         with m.If(moved):
             m.d.sync += idle_cycles.eq(0)
-        m.d.comb += [
-            moving.eq(self.progress | buffer.write),
-            # A port is quiet from the cycle on in which its last answer counts as progress.
-            dead.eq(~self.waiting & ~self.progress & long_idle),
-        ]
+        m.d.comb += moving.eq(self.progress | buffer.write)
         for condition, code in reversed(
             (
                 (aborting, ErrorCode.ABORTED),
@@ -195,7 +194,7 @@ class Control(wiring.Component):
             )
         ):
             with m.If(condition):
-                m.d.comb += failure.eq(code)
+                m.d.sync += failure.eq(code)
 
         def fail(code):
             m.d.sync += [self.code.eq(code), self.detail.eq(0), told.eq(0)]

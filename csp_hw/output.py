@@ -294,7 +294,7 @@ class OutputStage(wiring.Component):
             self.i.ready.eq(ready),
             start.eq(self.i.valid & ready & self.i.payload.live),
             free_next.eq(free - Mux(start, Mux(int32, INT32_WORDS, 1), 0) + do_result),
-            self.busy.eq(free != CREDITS),
+            self.busy.eq(~free[-1]),  # which is all of them, a power of two
         ]
         with m.If(start & int32):
             m.d.comb += pause_next.eq(INT32_WORDS - 1)

@@ -162,6 +162,7 @@ class ReadManager(wiring.Component):
 
         # The address. Bursts on offer and outstanding are counted.
         outstanding = Signal(range(OUTSTANDING + 1))
+        any_outstanding = Signal()
         asked_addr = Signal(ADDRESS_BITS, reset_less=True)
         asked_length = Signal(LENGTH_BITS, reset_less=True)
         m.d.comb += [
@@ -170,7 +171,7 @@ class ReadManager(wiring.Component):
             asked.eq(is_burst & (~ar.valid | ar.ready) & (outstanding != OUTSTANDING) & ~self.stop),
             routes.i.valid.eq(asked),
             routes.i.payload.eq(burst.client),
-            self.quiet.eq(outstanding == 0),
+            self.quiet.eq(~any_outstanding),
             self.idle.eq(self.quiet & ~is_burst & ~Cat(planner.busy for planner in planners).any()),
         ]
         with m.If(asked):
@@ -181,7 +182,10 @@ class ReadManager(wiring.Component):
             ]
         with m.Elif(ar.ready):
             m.d.sync += ar.valid.eq(0)
-        m.d.sync += outstanding.eq(outstanding + asked - done)
+        m.d.sync += [
+            outstanding.eq(outstanding + asked - done),
+            any_outstanding.eq(asked | outstanding[1:].any() | (any_outstanding & ~done)),
+        ]
 
         with m.If(self.error == Fault.NONE):
             with m.If(answered & (answer.resp != Response.OKAY)):

@@ -121,6 +121,7 @@ class WriteManager(wiring.Component):
 
         # Addresses. Bursts on offer and not acknowledged are counted.
         outstanding = Signal(range(OUTSTANDING + 1))
+        any_outstanding = Signal()
         announce = Signal()
         announced_addr = Signal(ADDRESS_BITS, reset_less=True)
         announced_length = Signal(LENGTH_BITS, reset_less=True)
@@ -134,7 +135,7 @@ class WriteManager(wiring.Component):
             lengths.i.valid.eq(announce),
             lengths.i.payload.eq(bursts.o.payload.length),
             b.ready.eq(1),
-            self.quiet.eq(outstanding == 0),
+            self.quiet.eq(~any_outstanding),
             self.idle.eq(self.quiet & ~planner.busy & ~bursts.o.valid),
             self.left.eq(queue.o.valid),
         ]
@@ -146,7 +147,10 @@ class WriteManager(wiring.Component):
             ]
         with m.Elif(aw.ready):
             m.d.sync += aw.valid.eq(0)
-        m.d.sync += outstanding.eq(outstanding + announce - b.valid)
+        m.d.sync += [
+            outstanding.eq(outstanding + announce - b.valid),
+            any_outstanding.eq(announce | outstanding[1:].any() | (any_outstanding & ~b.valid)),
+        ]
 
         # Data. They do not wait for their address to be taken: a memory may want both at once.
         sent = Signal(LENGTH_BITS)
