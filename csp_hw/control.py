@@ -238,6 +238,8 @@ class Control(wiring.Component):
                     with m.If(check.wrong):
                         fail(ErrorCode.DESCRIPTOR)
                         m.d.sync += self.detail.eq(check.number)
+                with m.If(failure != ErrorCode.NONE):  # of the last beat
+                    fail(failure)
             with m.State("settle"):  # `working` follows `launch`
                 m.d.sync += wait.eq(wait + 1)
                 with m.If(wait == LAUNCH_CYCLES - 1):
