@@ -19,7 +19,7 @@ from csp_hw.ports import (
 )
 from csp_hw.slice import RegisterSlice
 from csp_hw.store import ReplayStore
-from csp_hw.util import join, part
+from csp_hw.util import join, own_reset, part
 from csp_hw.width import WidthConverter, WidthGather
 
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
@@ -102,8 +102,17 @@ class Datapath(wiring.Component):
         ]
         inside = None if self.hierarchical else Engine(config)
         engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
-        m.submodules.feeder = feeder = Feeder(config, hierarchical=self.hierarchical)
-        m.submodules.pooler = pooler = Pooler(config, hierarchical=self.hierarchical)
+        # Resets of their own: one for all would be a net across the device. They enter it together
+        # and leave it one after the other, because equal registers would be made one.
+        resets = Signal(2, init=-1)
+        m.d.sync += resets.eq(resets << 1)
+        for_feeder, for_pooler = (
+            own_reset(m, f"part_{n}", reset) for n, reset in enumerate(resets)
+        )
+        feeder = Feeder(config, hierarchical=self.hierarchical)
+        pooler = Pooler(config, hierarchical=self.hierarchical)
+        m.submodules.feeder = for_feeder(feeder)
+        m.submodules.pooler = for_pooler(pooler)
         regroup = WidthConverter if cols >= PARAM_BYTES else WidthGather
         m.submodules.params = params = regroup(8 * cols, 8 * PARAM_BYTES)
         entries = WidthConverter(8 * cols, 8 * ENTRY_BYTES)
@@ -213,12 +222,12 @@ class Datapath(wiring.Component):
             self.moves.eq(
                 moved | (issued != engine.counters.issued[0]) | feeder.moves | pooler.moves
             ),
-        ]
-        m.d.comb += [
-            self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.left.eq(
                 engine.kept | count_store.busy | weight_store.busy | inputs.o.valid | values.o.valid
             ),
+        ]
+        m.d.comb += [
+            self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),
         ]

@@ -96,6 +96,7 @@ class Drain(wiring.Component):
         chunk = Signal(range(config.depth))
         entry = Signal(range(config.depth))
         place = Signal(range(config.depth))
+        top_chunk = Signal.like(chunk, reset_less=True)  # a register here: the layer is far away
         last_chunk = Signal()
         last_row = Signal()
         last_pixel = Signal()
@@ -104,12 +105,13 @@ class Drain(wiring.Component):
         m.d.comb += [
             tile.eq(Mux(read_from, waiting[1], waiting[0])),
             ask.eq((tiles != 0) & (room != 0)),
-            last_chunk.eq(chunk + 1 == self.chunks),
+            last_chunk.eq(chunk == top_chunk),
             last_row.eq(row == config.rows - 1),
             last_pixel.eq(pixel + 1 == tile.tile.interleave),
             tile_done.eq(ask & last_chunk & last_row & last_pixel),
             place.eq(Mux(tile.overlaps, (entry << 1) | tile.half, entry)),
         ]
+        m.d.sync += top_chunk.eq(self.chunks - 1)
         with m.If(ask):
             m.d.sync += [chunk.eq(chunk + 1), entry.eq(entry + tile.tile.interleave)]
             with m.If(last_chunk):

@@ -105,7 +105,12 @@ class LayerSequencer(wiring.Component):
                 current.eq(command),
                 self.due.eq(command.tiles.any()),
                 counts_due.eq(command.tiles.any()),
-                tiles_left.eq(command.tiles - 2),
+            ]
+        # While nothing is due the next command's numbers stand here, whether it is taken or not.
+        with m.If(~self.due):
+            m.d.sync += tiles_left.eq(command.tiles - 2)
+        with m.If(~counts_due):
+            m.d.sync += [
                 counts_left.eq(command.tiles - 2),
                 word.eq(tile_words - 2),
                 words.eq(tile_words - 2),
