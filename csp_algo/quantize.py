@@ -38,6 +38,7 @@ from csp_algo.network import (
     MaxPool,
     Network,
     Residual,
+    Shape,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -162,6 +163,17 @@ class FloatNetwork:
                         raise CspError(f"{node.name} reads {source}, which no earlier node makes")
                 known.add(node.name)
 
+    def layers(self) -> tuple[FloatLayer, ...]:
+        """Give the nodes that are layers."""
+        return tuple(node for node in self.nodes if isinstance(node, FloatLayer))
+
+    def shapes(self) -> dict[str, Shape]:
+        """Give the shape (H, W, C) of each feature map."""
+        shapes = {self.input.name: self.input.shape}
+        for node in self.nodes:
+            shapes[node.name] = float_shape(node, [shapes[name] for name in node.sources])
+        return shapes
+
     def forward(self, images: npt.NDArray[np.integer]) -> dict[str, Floats]:
         """Give the real value of every feature map, float64 [N, H, W, C].
 
@@ -180,6 +192,19 @@ class FloatNetwork:
         for node in self.nodes:
             values[node.name] = _float_node(node, [values[name] for name in node.sources])
         return values
+
+
+def float_shape(node: FloatNode, inputs: Sequence[Shape]) -> Shape:
+    """Give the shape (H, W, C) that a node makes of inputs of these shapes."""
+    match node:
+        case FloatLayer():
+            return node.geometry.out_shape
+        case MaxPool() | AvgPool():
+            return node.out_shape(inputs[0])
+        case Concat():
+            return (*inputs[0][:2], sum(shape[2] for shape in inputs))
+        case Flatten():
+            return (1, 1, math.prod(inputs[0]))
 
 
 def _float_node(node: FloatNode, inputs: list[Floats]) -> Floats:
