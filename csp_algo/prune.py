@@ -1,16 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cascade pruning of a whole float network, each layer to its own target; no training."""
+"""Cascade pruning of a whole float network, without training."""
 
 import dataclasses
-from collections.abc import Mapping
+import enum
+from collections.abc import Collection, Mapping
 
-from csp_algo import cascade
+from csp_algo import cascade, prefix
+from csp_algo.cascade import Counts
 from csp_algo.errors import CspError, located
 from csp_algo.quantize import FloatLayer, FloatNetwork
 
+#: Fewer channels or filters than this and a layer is left as it is: the first and the last one.
+LEAST_CHANNELS = 16
 
-def prune(network: FloatNetwork, targets: Mapping[str, float], cols: int) -> FloatNetwork:
-    """Give the network with weights set to zero under the cascade rule.
+
+class Rule(enum.StrEnum):
+    """How the chunks that a tap keeps are chosen."""
+
+    #: The CSP paper's: the mean of what is behind each chunk (:mod:`csp_algo.cascade`).
+    TAILS = "tails"
+    #: The most of the norm for the weights kept, layer by layer (:mod:`csp_algo.prefix`).
+    PREFIX = "prefix"
+    #: The same with one price for the whole network: layers differ in sparsity.
+    WHOLE = "whole"
+
+
+def prunable(network: FloatNetwork) -> tuple[str, ...]:
+    """Give the names of the layers with at least 16 channels and filters in each group."""
+    return tuple(
+        layer.name
+        for layer in network.layers()
+        if min(layer.geometry.group_channels, layer.geometry.group_filters) >= LEAST_CHANNELS
+    )
+
+
+def prune(
+    network: FloatNetwork, targets: Mapping[str, float], cols: int, *, rule: Rule = Rule.TAILS
+) -> FloatNetwork:
+    """Give the network with weights set to zero, each layer to its own target.
 
     Parameters
     ----------
@@ -19,27 +46,81 @@ def prune(network: FloatNetwork, targets: Mapping[str, float], cols: int) -> Flo
         Layers without a target are exempt.
     cols : int
         Filters of a chunk.
+    rule : Rule
+        TAILS or PREFIX.
 
     Raises
     ------
     CspError
         A name is no layer, or a target is out of reach; the message names it.
     """
-    layers = {node.name: node for node in network.nodes if isinstance(node, FloatLayer)}
     with located(f"network {network.name}"):
-        for name in targets:
-            if name not in layers:
-                known = ", ".join(layers)
-                raise CspError(f"there is no layer {name} to prune; there are: {known}")
-        pruned = {name: _pruned(layers[name], target, cols) for name, target in targets.items()}
-    nodes = tuple(pruned.get(node.name, node) for node in network.nodes)
-    return dataclasses.replace(network, nodes=nodes)
+        counts = {
+            name: _counts(layer, targets[name], cols, rule)
+            for name, layer in _known(network, targets).items()
+        }
+    return keep(network, counts, cols)
 
 
-def _pruned(layer: FloatLayer, target: float, cols: int) -> FloatLayer:
-    matrices = layer.matrices
-    q = cascade.q_for_sparsity(matrices, cols, target, name=f"layer {layer.name}")
-    counts = cascade.counts_at(matrices, cols, q, name=f"layer {layer.name}")
-    kept = cascade.mask_of(counts, layer.geometry.group_filters, cols)
-    weights = layer.geometry.matrices_to_weights(matrices * kept)
-    return dataclasses.replace(layer, weights=weights)
+def prune_whole(
+    network: FloatNetwork, layers: Collection[str], target: float, cols: int
+) -> FloatNetwork:
+    """Give the network with some layers pruned to one sparsity together.
+
+    One price λ serves all of them; a layer's squared weights are taken relative to their mean.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    layers : names
+    target : float
+        Share of zeros in these layers together, 0 ≤ target < 1.
+    cols : int
+        Filters of a chunk.
+
+    Raises
+    ------
+    CspError
+        A name is no layer, or the target is out of reach.
+    """
+    with located(f"network {network.name}"):
+        known = _known(network, layers)
+        matrices = [layer.matrices for layer in known.values()]
+        _, counts = prefix.price_for_sparsity(
+            matrices, cols, target, relative=True, name=f"{len(known)} layers"
+        )
+    return keep(network, dict(zip(known, counts, strict=True)), cols)
+
+
+def keep(network: FloatNetwork, counts: Mapping[str, Counts], cols: int) -> FloatNetwork:
+    """Give the network with the first chunks of each tap, int64 [groups, J] of some layers."""
+
+    def kept(layer: FloatLayer) -> FloatLayer:
+        if layer.name not in counts:
+            return layer
+        mask = cascade.mask_of(counts[layer.name], layer.geometry.group_filters, cols)
+        weights = layer.geometry.matrices_to_weights(layer.matrices * mask)
+        return dataclasses.replace(layer, weights=weights)
+
+    nodes = (kept(node) if isinstance(node, FloatLayer) else node for node in network.nodes)
+    return dataclasses.replace(network, nodes=tuple(nodes))
+
+
+def _known(network: FloatNetwork, names: Collection[str]) -> dict[str, FloatLayer]:
+    layers = {layer.name: layer for layer in network.layers()}
+    for name in names:
+        if name not in layers:
+            known = ", ".join(layers)
+            raise CspError(f"there is no layer {name} to prune; there are: {known}")
+    if not names:
+        raise CspError("there is no layer to prune")
+    return {name: layers[name] for name in names}
+
+
+def _counts(layer: FloatLayer, target: float, cols: int, rule: Rule) -> Counts:
+    matrices, name = layer.matrices, f"layer {layer.name}"
+    if rule is Rule.TAILS:
+        q = cascade.q_for_sparsity(matrices, cols, target, name=name)
+        return cascade.counts_at(matrices, cols, q, name=name)
+    _, (counts,) = prefix.price_for_sparsity([matrices], cols, target, name=name)
+    return counts

@@ -86,7 +86,10 @@ class Builder:
         shape = (self.graph.shape[0], *view.index.shape)
         if declared is not None and (
             len(declared) != len(shape)
-            or any(extent not in (None, own) for extent, own in zip(declared[1:], shape[1:], strict=True))
+            or any(
+                extent not in (None, own)
+                for extent, own in zip(declared[1:], shape[1:], strict=True)
+            )
         ):
             raise CspError(f"makes {tensor} of shape {_text(shape)}, declared as {_text(declared)}")
         self._views[tensor] = view
@@ -173,7 +176,9 @@ def _channels_last(graph: Graph) -> bool:
         if not tensors.intersection(node.input) or node.op_type in ("Shape", "Size"):
             continue
         if node.op_type == "Transpose":
-            return any(item.name == "perm" and list(item.ints) == [0, 3, 1, 2] for item in node.attribute)
+            return any(
+                item.name == "perm" and list(item.ints) == [0, 3, 1, 2] for item in node.attribute
+            )
         if node.op_type not in _PASSING:
             return False
         tensors.update(node.output)

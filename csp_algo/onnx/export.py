@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was pruned, put back into the ONNX graph: zeros in its initialisers, nothing else changed."""
+"""What was pruned, in the ONNX graph: zeros in its initialisers, nothing else changed."""
 
 from typing import Any
 
@@ -53,7 +53,9 @@ def pruned_model(imported: Imported, pruned: FloatNetwork) -> bytes:
         for tensor in model.graph.initializer:
             if tensor.name in masks:
                 _, mask = masks[tensor.name]
-                values = np.where(mask, imported.graph.initialisers[tensor.name], zeros[tensor.name])
+                values = np.where(
+                    mask, imported.graph.initialisers[tensor.name], zeros[tensor.name]
+                )
                 _replace(tensor, values)
     return bytes(model.SerializeToString())
 

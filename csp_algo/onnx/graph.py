@@ -8,7 +8,7 @@ is one of them, since all shapes are known. ONNX's own reference evaluator compu
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +168,15 @@ def _array(tensor: Any) -> Array:
         raise CspError(f"initialiser {tensor.name} cannot be read: {error}") from error
 
 
-def _living(graph: Any) -> Iterator[Any]:
+def _living(graph: Any) -> list[Any]:
     wanted = {item.name for item in graph.output}
-    living = []
+    living: list[Any] = []
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
             wanted.update(node.input)
             living.append(node)
-    return reversed(living)
+    living.reverse()
+    return living
 
 
 def _has_shape(info: Any) -> bool:
@@ -201,9 +202,7 @@ def _input_shape(info: Any) -> tuple[int, ...]:
         extents = []
         for axis, extent in enumerate(rest, 1):
             if not extent:
-                dim = info.type.tensor_type.shape.dim[axis]
-                raise CspError(
-                    f"extent {axis} is dynamic ({dim.dim_param or 'unknown'}), only the batch may be"
-                )
+                name = info.type.tensor_type.shape.dim[axis].dim_param or "unknown"
+                raise CspError(f"extent {axis} is dynamic ({name}), only the batch may be")
             extents.append(extent)
         return batch or 1, *extents

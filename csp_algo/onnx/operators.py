@@ -18,7 +18,7 @@ from csp_algo.geometry import Geometry
 from csp_algo.network import AvgPool, Concat, Flatten, MaxPool
 from csp_algo.onnx.builder import Builder, Origin
 from csp_algo.onnx.graph import attributes, label
-from csp_algo.onnx.views import EDGE, LOWEST, ZERO, View, channels_first, channels_last, joined
+from csp_algo.onnx.views import EDGE, LOWEST, ZERO, View, channels_first, joined
 from csp_algo.quantize import BatchNorm, FloatLayer, fold_batch_norm, multiplier
 
 Floats = npt.NDArray[np.float64]
@@ -31,7 +31,9 @@ def convolution(build: Builder, node: Any) -> None:
     view = build.view(node.input[0])
     weights = build.number(node.input[1], "weight")
     if weights.ndim != 4:
-        raise CspError(f"its weight has {weights.ndim} dimensions, only convolutions of 2 are possible")
+        raise CspError(
+            f"its weight has {weights.ndim} dimensions, only convolutions of 2 are possible"
+        )
     kernel = (weights.shape[2], weights.shape[3])
     if tuple(settings.get("kernel_shape", kernel)) != kernel:
         raise CspError(f"kernel_shape is {settings['kernel_shape']}, its weight has {list(kernel)}")
@@ -111,7 +113,10 @@ def _linear(
         columns = view.index
         if view.pixels > 1:
             view = build.put(Flatten(name=f"{label(node)}.flatten", input=view.value))
-    elif not np.array_equal(view.index.ravel(), np.arange(view.index.size)) or inputs != view.channels:
+    elif (
+        not np.array_equal(view.index.ravel(), np.arange(view.index.size))
+        or inputs != view.channels
+    ):
         raise CspError("reads a tensor whose last dimension is not the channels of a map")
     ordered = np.empty_like(weights)
     ordered[:, columns] = weights
@@ -137,7 +142,9 @@ def batch_normalisation(build: Builder, node: Any) -> None:
         raise CspError("training_mode is 1, only 0 is possible")
     view = build.view(node.input[0])
     names = ("scale", "bias", "mean", "variance")
-    parts = {what: build.number(name, what) for what, name in zip(names, node.input[1:5], strict=True)}
+    parts = {
+        what: build.number(name, what) for what, name in zip(names, node.input[1:5], strict=True)
+    }
     channels = view.index.shape[0]
     for what, values in parts.items():
         if values.shape != (channels,):
@@ -215,9 +222,7 @@ def _affine(build: Builder, node: Any, view: View, factor: Floats, offset: Float
     if layer is None or (layer.residual is not None and (factor != 1).any()):
         layer, view = build.identity(view, label(node))
     weights = layer.weights * factor.reshape(-1, *(1,) * (layer.weights.ndim - 1))
-    build.change(
-        dataclasses.replace(layer, weights=weights, bias=layer.bias * factor + offset)
-    )
+    build.change(dataclasses.replace(layer, weights=weights, bias=layer.bias * factor + offset))
     build.define(node.output[0], view)
 
 
@@ -267,7 +272,11 @@ def max_pool(build: Builder, node: Any) -> None:
     if any(around) and fill == ZERO and not build.rectified(view.value):
         raise CspError("reads a padded map that may be negative, so that padding could win")
     padding = _pool_padding(settings, view, around)
-    _pooled(build, node, MaxPool(name=label(node), input=view.value, padding=padding, **_window(settings)))
+    _pooled(
+        build,
+        node,
+        MaxPool(name=label(node), input=view.value, padding=padding, **_window(settings)),
+    )
 
 
 def average_pool(build: Builder, node: Any) -> None:
@@ -322,14 +331,21 @@ def reduce_mean(build: Builder, node: Any) -> None:
     if -1 in spatial or count != view.pixels or (channel != kept).any():
         raise CspError(f"axes {list(axes)} are not the lines and columns of its map")
     if not settings.get("keepdims", 1):
-        kept = kept.reshape([extent for axis, extent in enumerate(kept.shape) if axis not in spatial])
+        kept = kept.reshape(
+            [extent for axis, extent in enumerate(kept.shape) if axis not in spatial]
+        )
     _average(build, node, view, _mean(node, view), kept)
 
 
 def _mean(node: Any, view: View) -> AvgPool:
     sides = view.shape[:2]
     return AvgPool(
-        name=label(node), input=view.value, kernel=sides, stride=sides, count_include_pad=False, shift=0
+        name=label(node),
+        input=view.value,
+        kernel=sides,
+        stride=sides,
+        count_include_pad=False,
+        shift=0,
     )
 
 
@@ -404,7 +420,9 @@ def _pads(
         raise CspError(f"auto_pad is {auto}")
     before, after = [], []
     for axis in (0, 1):
-        total = max(0, (-(-size[axis] // stride[axis]) - 1) * stride[axis] + extent[axis] - size[axis])
+        total = max(
+            0, (-(-size[axis] // stride[axis]) - 1) * stride[axis] + extent[axis] - size[axis]
+        )
         less, more = total // 2, total - total // 2
         before.append(less if auto == "SAME_UPPER" else more)
         after.append(more if auto == "SAME_UPPER" else less)

@@ -94,7 +94,9 @@ def _read(path: Path, name: str, shape: list[int]) -> npt.NDArray[np.float64]:
             values = values[None]
         if list(values.shape[1:]) != shape or not len(values):
             wanted = ", ".join(str(extent) for extent in shape)
-            raise CspError(f"samples have shape {list(values.shape)}, not [N, {wanted}] with N above 0")
+            raise CspError(
+                f"samples have shape {list(values.shape)}, not [N, {wanted}] with N above 0"
+            )
         floats = values.astype(np.float64)
         finite = np.isfinite(floats)
         if not finite.all():

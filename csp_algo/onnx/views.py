@@ -101,7 +101,7 @@ class View:
         table = flat.reshape(self.pixels, self.channels)
         if (table != table[0]).any():
             raise CspError("its constant differs within a channel")
-        return table[0]
+        return np.asarray(table[0])
 
     def check_whole(self) -> None:
         """Refuse a tensor that does not hold each element of the map once."""

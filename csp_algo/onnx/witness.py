@@ -41,7 +41,9 @@ def run(
         ONNX Runtime refuses the file.
     """
     tapped = onnx.load_model_from_string(model)
-    wanted = names or [node.name for node in imported.network.nodes if node.name in imported.tensors]
+    wanted = names or [
+        node.name for node in imported.network.nodes if node.name in imported.tensors
+    ]
     tensors = [imported.tensors[name][0] for name in wanted]
     present = {item.name for item in tapped.graph.output}
     for tensor in dict.fromkeys(tensors):
@@ -49,7 +51,11 @@ def run(
             tapped.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
     session = _session(tapped.SerializeToString())
     batch, *shape = imported.graph.shape
-    kind = np.dtype({"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"}[session.get_inputs()[0].type])
+    kind = np.dtype(
+        {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"}[
+            session.get_inputs()[0].type
+        ]
+    )
     for sample in samples:
         feed = np.broadcast_to(sample, (batch, *shape)).astype(kind)
         found = session.run(tensors, {imported.graph.input: feed})
