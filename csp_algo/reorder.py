@@ -189,7 +189,7 @@ def orders_for(
         norms = sum((np.square(matrix).sum(axis=1) for matrix in matrices), np.zeros(1))
         order = np.argsort(-norms, kind="stable")
         if refine:
-            order = _exchanged(matrices, [targets[name] for name in counting], order, cols)
+            order = _exchanged(matrices, {name: targets[name] for name in counting}, order, cols)
         chosen[root] = order
     return Orders(channels=channels, chosen=chosen)
 
@@ -244,15 +244,17 @@ def _unit(matrix: Floats) -> Floats:
 
 
 def _exchanged(
-    matrices: Sequence[Floats], targets: Sequence[float], order: Indices, cols: int
+    matrices: Sequence[Floats], targets: Mapping[str, float], order: Indices, cols: int
 ) -> Indices:
     """Let filters change places while the kept squared norm grows."""
     best, most = order, -1.0
     starts = np.arange(0, len(order), cols)
     for _ in range(ROUNDS):
         worth = np.zeros((len(order), len(starts)))
-        for matrix, target in zip(matrices, targets, strict=True):
-            _, (counts,) = prefix.price_for_sparsity([matrix[order]], cols, target)
+        for matrix, (name, target) in zip(matrices, targets.items(), strict=True):
+            _, (counts,) = prefix.price_for_sparsity(
+                [matrix[order]], cols, target, name=f"layer {name}"
+            )
             alive = counts[:, None] > np.arange(len(starts))
             worth += np.square(matrix) @ alive
         kept = float(worth[order, np.arange(len(order)) // cols].sum())

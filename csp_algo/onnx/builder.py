@@ -11,7 +11,8 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input, Shape
-from csp_algo.onnx.graph import Array, Graph
+from csp_algo.onnx.graph import Graph
+from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices, View, channels_first, channels_last
 from csp_algo.quantize import FloatLayer, FloatNode, float_shape
 

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import onnx.numpy_helper
 
 from csp_algo.errors import CspError, located
-from csp_algo.onnx.graph import Array, attributes, title
+from csp_algo.onnx.graph import attributes, title
 from csp_algo.onnx.importer import Imported
+from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices
 from csp_algo.quantize import FloatLayer, FloatNetwork
 

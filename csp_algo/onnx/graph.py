@@ -2,7 +2,7 @@
 """An ONNX file: read, checked, and its constants known.
 
 Constants are initialisers and whatever is computed of them alone; what asks for the shape of a map
-is one of them, since all shapes are known. ONNX's own reference evaluator computes them.
+is one of them, since all shapes are known. ONNX Runtime computes them.
 """
 
 import dataclasses
@@ -14,16 +14,13 @@ from typing import Any
 
 import google.protobuf.message
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.checker
 import onnx.helper
 import onnx.numpy_helper
-import onnx.reference
 
 from csp_algo.errors import CspError, located
-
-Array = npt.NDArray[Any]
+from csp_algo.onnx.runtime import Array, Session
 
 #: Nodes that ask for a map's shape, not for its elements.
 SHAPE_ONLY = ("Shape", "Size")
@@ -47,6 +44,8 @@ class Graph:
         Name of the input.
     shape : tuple of int
         Of the input, the batch first; 1 where the batch is dynamic.
+    dtype : np.dtype
+        Of the input.
     output : str
         Name of the output.
     """
@@ -57,6 +56,7 @@ class Graph:
     initialisers: Mapping[str, Array]
     input: str
     shape: tuple[int, ...]
+    dtype: np.dtype[np.floating]
     output: str
 
     def uses(self) -> Counter[str]:
@@ -88,12 +88,10 @@ class Graph:
         results = [onnx.helper.make_empty_tensor_value_info(name) for name in outputs]
         alone = onnx.helper.make_graph([node], "constant", infos, results)
         model = onnx.helper.make_model(alone, opset_imports=self.model.opset_import)
-        try:
-            evaluator = onnx.reference.ReferenceEvaluator(model)
-            found = evaluator.run(None, {name: inputs[name] for name in names})
-        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-            raise CspError(f"the constant cannot be computed: {error}") from error
-        return dict(zip(outputs, map(np.asarray, found), strict=True))
+        model.ir_version = self.model.ir_version
+        feed = {name: inputs[name] for name in names}
+        found = Session(model.SerializeToString()).run(outputs, feed)
+        return dict(zip(outputs, found, strict=True))
 
 
 def title(node: Any) -> str:
@@ -141,6 +139,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
             initialisers=arrays,
             input=inputs[0].name,
             shape=_input_shape(inputs[0]),
+            dtype=onnx.helper.tensor_dtype_to_np_dtype(inputs[0].type.tensor_type.elem_type),
             output=graph.output[0].name,
         )
 
@@ -193,8 +192,6 @@ def _input_shape(info: Any) -> tuple[int, ...]:
         kind = info.type.tensor_type.elem_type
         if kind not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16):
             raise CspError(f"must be float, not {onnx.TensorProto.DataType.Name(kind).lower()}")
-        if not _has_shape(info):
-            raise CspError("has no shape")
         shape = _extents(info)
         batch, *rest = shape or (None,)
         if not 1 <= len(rest) <= 3:

@@ -10,8 +10,9 @@ import numpy as np
 
 from csp_algo.errors import CspError, located
 from csp_algo.onnx.builder import Builder, Origin
-from csp_algo.onnx.graph import DOMAINS, SHAPE_ONLY, Array, Graph, label, load, title
+from csp_algo.onnx.graph import DOMAINS, SHAPE_ONLY, Graph, label, load, title
 from csp_algo.onnx.operators import OPERATORS
+from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices
 from csp_algo.quantize import FloatLayer, FloatNetwork
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from csp_algo.errors import CspError, located
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input
-from csp_algo.onnx.graph import Array
 from csp_algo.onnx.importer import Imported
+from csp_algo.onnx.runtime import Array
 from csp_algo.quantize import activation_scale, quantise_values
 
 Integers = npt.NDArray[np.integer]

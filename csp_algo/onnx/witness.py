@@ -2,16 +2,14 @@
 """What ONNX Runtime computes: every map of a network, of a graph's file."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.helper
-import onnxruntime
 
-from csp_algo.errors import CspError
 from csp_algo.onnx.importer import Imported
+from csp_algo.onnx.runtime import Session
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,26 +47,12 @@ def run(
     for tensor in dict.fromkeys(tensors):
         if tensor not in present:
             tapped.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
-    session = _session(tapped.SerializeToString())
+    session = Session(tapped.SerializeToString())
     batch, *shape = imported.graph.shape
-    kind = np.dtype(
-        {"tensor(float)": "f4", "tensor(double)": "f8", "tensor(float16)": "f2"}[
-            session.get_inputs()[0].type
-        ]
-    )
     for sample in samples:
-        feed = np.broadcast_to(sample, (batch, *shape)).astype(kind)
+        feed = np.broadcast_to(sample, (batch, *shape)).astype(imported.graph.dtype)
         found = session.run(tensors, {imported.graph.input: feed})
         yield {
             name: imported.maps(name, np.asarray(values[:1], dtype=np.float64))
             for name, values in zip(wanted, found, strict=True)
         }
-
-
-def _session(model: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, and said once
-    try:
-        return onnxruntime.InferenceSession(model, options)
-    except Exception as error:  # its classes have no common base of their own
-        raise CspError(f"ONNX Runtime refuses the graph: {error}") from error
