@@ -225,7 +225,7 @@ def _show(
     for node in network.nodes:
         cells = _layer_cells(node) if isinstance(node, Layer) else ["", "", "", ""]
         kind = type(node).__name__.lower()
-        kind += "" if not isinstance(node, Layer) or node.name in names else ", as it is"
+        kind += "" if not isinstance(node, Layer) or node.name in names else ", whole"
         place = "core" if reason is None else "golden model"
         noise = f"{result.noise[node.name]:.1%}"
         table.add_row(*map(Text, [node.name, kind, place, *cells, noise]))

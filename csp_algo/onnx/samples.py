@@ -108,11 +108,11 @@ def _read(path: Path, name: str, shape: list[int]) -> npt.NDArray[np.float64]:
 
 def _array(path: Path, name: str) -> Array:
     try:
-        # Never a pickle: samples come from strangers.
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return np.asarray(loaded)
-        with loaded:
+        with path.open("rb") as file:
+            # Never a pickle: samples come from strangers.
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return np.asarray(loaded)
             if name not in loaded.files and len(loaded.files) != 1:
                 found = ", ".join(loaded.files)
                 raise CspError(f"holds the arrays {found}, none of them is called {name}")
