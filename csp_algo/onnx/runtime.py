@@ -44,8 +44,12 @@ class Session:
     def __init__(self, model: bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _SILENT
+        # Graphs are computed as they stand: some optimisations lose tensors that are outputs.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = _attempt(
-            lambda: onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            lambda: onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         )
 
     def run(self, outputs: Sequence[str], inputs: dict[str, Array]) -> list[Array]:

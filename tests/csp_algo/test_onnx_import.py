@@ -35,7 +35,7 @@ def check(path, model, x, floats):
     for name in found[0]:
         expected = np.concatenate([each[name] for each in found])
         size = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(values[name] / size, expected / size, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(values[name] / size, expected / size, atol=1e-5, err_msg=name)
     (expected,) = runtime(model, floats)
     last = imported.network.nodes[-1].name
     _, index = imported.tensors[last]

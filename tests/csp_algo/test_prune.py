@@ -4,11 +4,12 @@
 import numpy as np
 import pytest
 
+from csp_algo import cascade
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input, MaxPool
-from csp_algo.prune import prune
+from csp_algo.prune import Rule, prunable, prune, prune_whole
 from csp_algo.quantize import FloatLayer, FloatNetwork
 
 
@@ -59,3 +60,36 @@ def test_pruning_is_a_cascade_of_the_asked_sparsity():
 def test_what_cannot_be_pruned_is_told(targets, message):
     with pytest.raises(CspError, match=f"^network net: {message}$"):
         prune(float_network(), targets, 32)
+
+
+def zeros(network):
+    return {node.name: cascade.sparsity(node.weights) for node in network.nodes[:-1]}
+
+
+def test_the_whole_network_shares_one_price():
+    network = float_network()
+    assert prunable(network) == ("layer1",)
+    names = ("layer1", "layer2")
+    pruned = prune_whole(network, names, 0.6, 32)
+    layers = [node for node in pruned.nodes if node.name in names]
+    kept = sum(np.count_nonzero(layer.weights) for layer in layers)
+    size = sum(layer.weights.size for layer in layers)
+    assert abs(1 - kept / size - 0.6) <= 0.01
+    assert zeros(pruned)["layer0"] == 0
+
+
+def test_prefixes_keep_more_of_the_norm():
+    network = float_network()
+    norms = {}
+    for rule in (Rule.TAILS, Rule.PREFIX):
+        pruned = prune(network, {"layer1": 0.7}, 32, rule=rule)
+        assert abs(zeros(pruned)["layer1"] - 0.7) <= 0.01
+        norms[rule] = np.square(pruned.nodes[1].weights).sum()
+    assert norms[Rule.PREFIX] > norms[Rule.TAILS]
+
+
+def test_nothing_to_prune_is_told():
+    with pytest.raises(CspError, match=r"^network net: there is no layer to prune$"):
+        prune(float_network(), {}, 32)
+    with pytest.raises(CspError, match=r"^network net: 1 layers: target sparsity must be 0"):
+        prune_whole(float_network(), ["layer1"], 1.5, 32)
