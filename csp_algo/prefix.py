@@ -5,6 +5,10 @@ For a price λ of a stored weight, tap j keeps the n first chunks with the large
 Σ‖W[chunk, j]‖² − λ · (their weights). The larger λ, the fewer: each chunk has a λ up to which it
 stays, its worth, found once. This is Lagrangian relaxation (H. Everett, Operations Research 11,
 1963, doi 10.1287/opre.11.3.399): no other cascade of as few weights keeps a larger norm.
+
+A weight matters for the outputs as much as the activations that it meets are large, so W² may be
+multiplied by the mean of the squared activations of its tap (as Wanda does with single weights,
+arXiv:2306.11695): what is lost is then the outputs' squared error, if activations are uncorrelated.
 """
 
 import math
@@ -13,10 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from csp_algo.cascade import Counts, Floats, Weights, chunk_sums, nearest_strength, reach
-from csp_algo.errors import CspError
 
 
-def worths(weights: Weights, cols: int, *, name: str = "weights") -> Floats:
+def worths(
+    weights: Weights, cols: int, *, moments: Floats | None = None, name: str = "weights"
+) -> Floats:
     """Give the largest λ at which each chunk stays; chunks without a weight are worth 0.
 
     It is the slope of the concave hull of the kept squared norm over the kept weights:
@@ -27,6 +32,8 @@ def worths(weights: Weights, cols: int, *, name: str = "weights") -> Floats:
     weights : [..., M, J]
     cols : int
         Filters of a chunk.
+    moments : float64 [..., J], optional
+        Mean of the squared activations of each tap; 1 if not given.
     name : str
         What error messages call the layer.
 
@@ -41,6 +48,8 @@ def worths(weights: Weights, cols: int, *, name: str = "weights") -> Floats:
         A weight is NaN or infinite.
     """
     squares = chunk_sums(weights, cols, lambda values: values**2, name=name)
+    if moments is not None:
+        squares = squares * moments[..., None, :]
     sizes = np.full(squares.shape[-2], float(cols))
     sizes[-1] = np.asarray(weights).shape[-2] - cols * (len(sizes) - 1)
     best = np.full(squares.shape, np.inf)
@@ -63,10 +72,13 @@ def price_for_sparsity(
     cols: int,
     target: float,
     *,
+    moments: Sequence[Floats] | None = None,
     relative: bool = False,
     name: str = "weights",
 ) -> tuple[float, list[Counts]]:
     """Give the price λ with which some layers together come closest to a sparsity, by bisection.
+
+    Each layer keeps at least its best chunk.
 
     Parameters
     ----------
@@ -75,8 +87,10 @@ def price_for_sparsity(
         Filters of a chunk.
     target : float
         Share of zero weights of all layers together, 0 ≤ target < 1.
+    moments : of float64 [..., J], optional
+        Mean of the squared activations of each tap, for each layer.
     relative : bool
-        Whether a layer's squared weights are taken relative to their mean.
+        Whether what each layer keeps is taken relative to all of it, a weight on average.
     name : str
         What error messages call the layers.
 
@@ -90,10 +104,17 @@ def price_for_sparsity(
     CspError
         The target is out of range or out of reach, or a weight is not finite.
     """
-    priced = [worths(weights, cols, name=name) for weights in layers]
+    given = [None] * len(layers) if moments is None else moments
+    priced = [
+        worths(weights, cols, moments=moment, name=name)
+        for weights, moment in zip(layers, given, strict=True)
+    ]
     if relative:
-        means = [float(np.mean(np.square(weights, dtype=np.float64))) for weights in layers]
-        priced = [worth / (mean or 1.0) for worth, mean in zip(priced, means, strict=True)]
+        priced = [worth / (float(worth.mean()) or 1.0) for worth in priced]
+    top = max(float(worth.max()) for worth in priced)
+    for worth in priced:
+        # A layer is never erased as a whole.
+        worth.flat[int(np.argmax(worth))] = top
     nonzero = [
         chunk_sums(weights, cols, lambda values: values != 0, name=name) for weights in layers
     ]
@@ -106,8 +127,6 @@ def price_for_sparsity(
     taps = sum(worth.size // worth.shape[-2] for worth in priced)
     best = nearest_strength(result, target, tolerance=reach(taps), cols=cols, name=name)
     counts = [counts_at(worth, best) for worth in priced]
-    if not all(count.any() for count in counts):
-        raise CspError(f"{name}: a sparsity of {target:g} would leave a layer without weights")
     return best, counts
 
 

@@ -5,13 +5,18 @@ import dataclasses
 import enum
 from collections.abc import Collection, Mapping
 
+import numpy as np
+import numpy.typing as npt
+
 from csp_algo import cascade, prefix
-from csp_algo.cascade import Counts
+from csp_algo.cascade import Counts, Floats
 from csp_algo.errors import CspError, located
 from csp_algo.quantize import FloatLayer, FloatNetwork
 
 #: Fewer channels or filters than this and a layer is left as it is: the first and the last one.
 LEAST_CHANNELS = 16
+#: Share of a layer's mean squared activation that is added to each tap's.
+UNSEEN = 0.01
 
 
 class Rule(enum.StrEnum):
@@ -34,8 +39,34 @@ def prunable(network: FloatNetwork) -> tuple[str, ...]:
     )
 
 
+def tap_moments(network: FloatNetwork, images: npt.NDArray[np.integer]) -> dict[str, Floats]:
+    """Give the mean of the squared activations of each tap of each layer, float64 [groups, J].
+
+    A hundredth of the layer's mean is added, so that no weight is worth nothing because these
+    images happen not to meet it.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    images : integers [N, H, W, C]
+        Of the input's type, N above 0.
+    """
+    sums: dict[str, Floats] = {}
+    for number in range(len(images)):
+        values = network.forward(images[number : number + 1])
+        for layer in network.layers():
+            squares = np.square(layer.geometry.unfold(values[layer.input])).mean(axis=(1, 2, 3))
+            sums[layer.name] = sums.get(layer.name, 0.0) + squares / len(images)
+    return {name: each + UNSEEN * each.mean() for name, each in sums.items()}
+
+
 def prune(
-    network: FloatNetwork, targets: Mapping[str, float], cols: int, *, rule: Rule = Rule.TAILS
+    network: FloatNetwork,
+    targets: Mapping[str, float],
+    cols: int,
+    *,
+    rule: Rule = Rule.TAILS,
+    moments: Mapping[str, Floats] | None = None,
 ) -> FloatNetwork:
     """Give the network with weights set to zero, each layer to its own target.
 
@@ -48,6 +79,8 @@ def prune(
         Filters of a chunk.
     rule : Rule
         TAILS or PREFIX.
+    moments : mapping of layer name to float64 [groups, J], optional
+        What PREFIX weighs taps with: :func:`tap_moments`.
 
     Raises
     ------
@@ -56,18 +89,23 @@ def prune(
     """
     with located(f"network {network.name}"):
         counts = {
-            name: _counts(layer, targets[name], cols, rule)
+            name: _counts(layer, targets[name], cols, rule, moments)
             for name, layer in _known(network, targets).items()
         }
     return keep(network, counts, cols)
 
 
 def prune_whole(
-    network: FloatNetwork, layers: Collection[str], target: float, cols: int
+    network: FloatNetwork,
+    layers: Collection[str],
+    target: float,
+    cols: int,
+    *,
+    moments: Mapping[str, Floats] | None = None,
 ) -> FloatNetwork:
     """Give the network with some layers pruned to one sparsity together.
 
-    One price λ serves all of them; a layer's squared weights are taken relative to their mean.
+    One price λ serves all of them; what a layer keeps is taken relative to all that it has.
 
     Parameters
     ----------
@@ -77,6 +115,8 @@ def prune_whole(
         Share of zeros in these layers together, 0 ≤ target < 1.
     cols : int
         Filters of a chunk.
+    moments : mapping of layer name to float64 [groups, J], optional
+        What taps are weighed with: :func:`tap_moments`.
 
     Raises
     ------
@@ -87,7 +127,12 @@ def prune_whole(
         known = _known(network, layers)
         matrices = [layer.matrices for layer in known.values()]
         _, counts = prefix.price_for_sparsity(
-            matrices, cols, target, relative=True, name=f"{len(known)} layers"
+            matrices,
+            cols,
+            target,
+            moments=None if moments is None else [moments[name] for name in known],
+            relative=True,
+            name=f"{len(known)} layers",
         )
     return keep(network, dict(zip(known, counts, strict=True)), cols)
 
@@ -117,10 +162,17 @@ def _known(network: FloatNetwork, names: Collection[str]) -> dict[str, FloatLaye
     return {name: layers[name] for name in names}
 
 
-def _counts(layer: FloatLayer, target: float, cols: int, rule: Rule) -> Counts:
+def _counts(
+    layer: FloatLayer,
+    target: float,
+    cols: int,
+    rule: Rule,
+    moments: Mapping[str, Floats] | None,
+) -> Counts:
     matrices, name = layer.matrices, f"layer {layer.name}"
     if rule is Rule.TAILS:
         q = cascade.q_for_sparsity(matrices, cols, target, name=name)
         return cascade.counts_at(matrices, cols, q, name=name)
-    _, (counts,) = prefix.price_for_sparsity([matrices], cols, target, name=name)
+    moment = None if moments is None else [moments[layer.name]]
+    _, (counts,) = prefix.price_for_sparsity([matrices], cols, target, moments=moment, name=name)
     return counts

@@ -159,7 +159,12 @@ class Orders:
 
 
 def orders_for(
-    network: FloatNetwork, targets: Mapping[str, float], cols: int, *, refine: bool = True
+    network: FloatNetwork,
+    targets: Mapping[str, float],
+    cols: int,
+    *,
+    refine: bool = True,
+    moments: Mapping[str, Floats] | None = None,
 ) -> Orders:
     """Choose the order of filters with which a cascade keeps more of the weights.
 
@@ -177,6 +182,8 @@ def orders_for(
         Filters of a chunk.
     refine : bool
         Whether filters change places after they were sorted.
+    moments : mapping of layer name to float64 [groups, J], optional
+        What taps are weighed with: :func:`csp_algo.prune.tap_moments`.
     """
     channels = Channels(network)
     chosen: dict[str, Indices] = {}
@@ -185,7 +192,10 @@ def orders_for(
         counting = [name for name in names if name in targets and layers[name].geometry.groups == 1]
         if not counting:
             continue
-        matrices = [_unit(layers[name].matrices[0]) for name in counting]
+        matrices = [
+            _unit(layers[name].matrices[0], None if moments is None else moments[name][0])
+            for name in counting
+        ]
         norms = sum((np.square(matrix).sum(axis=1) for matrix in matrices), np.zeros(1))
         order = np.argsort(-norms, kind="stable")
         if refine:
@@ -230,6 +240,23 @@ def reorder_integers(network: Network, orders: Orders) -> Network:
     return dataclasses.replace(network, nodes=tuple(nodes))
 
 
+def reorder_moments(
+    network: FloatNetwork, moments: Mapping[str, Floats], orders: Orders
+) -> dict[str, Floats]:
+    """Give the moments of the taps of the network that :func:`reorder_floats` gives."""
+    moved = {}
+    for layer in network.layers():
+        shape, values = layer.geometry, moments[layer.name]
+        if shape.groups == 1:
+            taps = values.reshape(*shape.kernel, -1)[..., orders.of(layer.input)]
+            moved[layer.name] = taps.reshape(values.shape)
+        elif shape.group_channels == shape.group_filters == 1:
+            moved[layer.name] = values[orders.of(layer.name)]
+        else:
+            moved[layer.name] = values
+    return moved
+
+
 def _moved_weights(
     weights: npt.NDArray[Scalar], layer: FloatLayer | Layer, orders: Orders
 ) -> npt.NDArray[Scalar]:
@@ -239,8 +266,10 @@ def _moved_weights(
     return moved if layer.geometry.groups > 1 else moved[:, orders.of(layer.input)]
 
 
-def _unit(matrix: Floats) -> Floats:
-    return matrix / (np.sqrt(np.mean(np.square(matrix))) or 1.0)
+def _unit(matrix: Floats, moments: Floats | None) -> Floats:
+    """Give weights [M, J] as large as what they do to the outputs, their mean square 1."""
+    weighed = matrix if moments is None else matrix * np.sqrt(moments)
+    return np.asarray(weighed / (np.sqrt(np.mean(np.square(weighed))) or 1.0))
 
 
 def _exchanged(

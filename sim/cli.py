@@ -104,7 +104,7 @@ def inspect(file: NetworkFile) -> None:
 def prune(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A network (.onnx).")],
     target: Annotated[
-        float, typer.Option(help="Share of zeros in the layers that are pruned, 0 … 1.")
+        float, typer.Option(help="Share of zeros in the layers that are pruned, between 0 and 1.")
     ],
     samples: Annotated[
         Path, typer.Option(help="Inputs to calibrate with: .npz, .npy or a folder of .npy.")
@@ -117,12 +117,15 @@ def prune(
     preset: PresetName = PRESET,
     rule: Annotated[
         PruningRule,
-        typer.Option(help="tails: the paper's; prefix: most norm kept; whole: layers may differ."),
-    ] = PruningRule.PREFIX,
+        typer.Option(
+            help="tails: the CSP paper's; prefix: least error of each layer; whole: the same over "
+            "all layers, whose sparsities then differ."
+        ),
+    ] = PruningRule.WHOLE,
     reorder: Annotated[
         bool, typer.Option("--reorder/--no-reorder", help="Put filters into a better order first.")
     ] = True,
-    limit: Annotated[int, typer.Option(min=1, help="Most samples, the first ones.")] = 32,
+    limit: Annotated[int, typer.Option(min=1, help="Most samples, the first ones.")] = 16,
 ) -> None:
     """Prune an ONNX network and make it integers."""
     from rich.console import Console

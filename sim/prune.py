@@ -17,7 +17,7 @@ from rich.text import Text
 from csp_algo import container, reorder
 from csp_algo.errors import CspError, located
 from csp_algo.network import Layer, Network
-from csp_algo.prune import Rule, prunable, prune, prune_whole
+from csp_algo.prune import Rule, prunable, prune, prune_whole, tap_moments
 from csp_algo.quantize import FloatNetwork, quantise
 from csp_hw.config import ConfigError, CspConfig, preset
 from sim import demo, golden
@@ -111,8 +111,15 @@ def run(options: Options, console: Console) -> Pruned:
         with phases.phase("pruning"), located(str(options.model)):
             # Without a target, no layer's filters change places.
             targets = dict.fromkeys(names, options.target) if options.reorder else {}
-            orders = reorder.orders_for(network, targets, config.cols)
-            pruned = _pruned(reorder.reorder_floats(network, orders), names, options, config.cols)
+            moments = tap_moments(network, samples.images)
+            orders = reorder.orders_for(network, targets, config.cols, moments=moments)
+            pruned = _pruned(
+                reorder.reorder_floats(network, orders),
+                names,
+                options,
+                config.cols,
+                reorder.reorder_moments(network, moments, orders),
+            )
         with phases.phase("calibration"), located(str(options.model)):
             integers = quantise(
                 pruned,
@@ -164,11 +171,16 @@ def _layers(path: Path, network: FloatNetwork, origins: Mapping[str, object]) ->
 
 
 def _pruned(
-    network: FloatNetwork, names: tuple[str, ...], options: Options, cols: int
+    network: FloatNetwork,
+    names: tuple[str, ...],
+    options: Options,
+    cols: int,
+    moments: Mapping[str, Floats],
 ) -> FloatNetwork:
     if options.rule is Rule.WHOLE:
-        return prune_whole(network, names, options.target, cols)
-    return prune(network, dict.fromkeys(names, options.target), cols, rule=options.rule)
+        return prune_whole(network, names, options.target, cols, moments=moments)
+    targets = dict.fromkeys(names, options.target)
+    return prune(network, targets, cols, rule=options.rule, moments=moments)
 
 
 def _metadata(options: Options) -> dict[str, str]:

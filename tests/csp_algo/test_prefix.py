@@ -94,8 +94,17 @@ def test_targets_out_of_reach_are_told(target, message):
 
 def test_no_layer_is_left_empty():
     strong, weak = np.full((4, 8), 9.0), np.full((4, 8), 0.1)
-    with pytest.raises(CspError, match=r"^net: a sparsity of 0\.5 would leave a layer without w"):
-        prefix.price_for_sparsity([strong, weak], 4, 0.5, name="net")
+    weak[:, 3] = 0.2
+    _, counts = prefix.price_for_sparsity([strong, weak], 4, 0.44)
+    assert counts[0].tolist() == [1] * 8
+    assert counts[1].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+
+
+def test_taps_that_see_little_go_first():
+    weights = np.ones((4, 8))
+    moments = np.array([5.0, 1, 6, 2, 7, 3, 8, 4])
+    _, (counts,) = prefix.price_for_sparsity([weights], 4, 0.5, moments=[moments])
+    assert counts.tolist() == [1, 0, 1, 0, 1, 0, 1, 0]
 
 
 def test_what_is_not_finite_is_told():

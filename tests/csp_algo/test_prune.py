@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning of a whole float network."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input, MaxPool
-from csp_algo.prune import Rule, prunable, prune, prune_whole
+from csp_algo.prune import UNSEEN, Rule, prunable, prune, prune_whole, tap_moments
 from csp_algo.quantize import FloatLayer, FloatNetwork
 
 
@@ -93,3 +95,25 @@ def test_nothing_to_prune_is_told():
         prune(float_network(), {}, 32)
     with pytest.raises(CspError, match=r"^network net: 1 layers: target sparsity must be 0"):
         prune_whole(float_network(), ["layer1"], 1.5, 32)
+
+
+def test_moments_are_those_of_the_taps():
+    network = float_network()
+    rng = np.random.default_rng(0)
+    images = rng.integers(-128, 128, (3, 8, 8, 3)).astype(np.int8)
+    moments = tap_moments(network, images)
+    values = network.forward(images)
+    for layer in (network.nodes[0], network.nodes[1]):
+        squares = np.square(layer.geometry.unfold(values[layer.input])).mean(axis=(1, 2, 3))
+        expected = squares + UNSEEN * squares.mean()
+        np.testing.assert_allclose(moments[layer.name], expected)
+    pruned = prune(network, {"layer1": 0.7}, 32, rule=Rule.PREFIX, moments=moments)
+    other = prune(network, {"layer1": 0.7}, 32, rule=Rule.PREFIX)
+
+    def error(result):
+        layer = dataclasses.replace(result.nodes[1], relu=False)
+        dense = dataclasses.replace(network.nodes[1], relu=False)
+        source = values["layer0"]
+        return np.square(layer.forward(source) - dense.forward(source)).sum()
+
+    assert error(pruned) < error(other)

@@ -14,7 +14,7 @@ from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import AvgPool, Concat, Flatten, Input, MaxPool
 from csp_algo.prefix import kept_norm
-from csp_algo.prune import Rule, prunable, prune
+from csp_algo.prune import Rule, prunable, prune, tap_moments
 from csp_algo.quantize import FloatLayer, FloatNetwork, quantise
 from sim import golden
 from sim.demo import EXAMPLE
@@ -127,6 +127,15 @@ def test_floats_stay_the_same(seed):
     for one, other in zip(again.layers(), network.layers(), strict=True):
         np.testing.assert_array_equal(one.weights, other.weights)
         np.testing.assert_array_equal(one.filter_order, np.arange(other.geometry.filters))
+
+
+def test_moments_move_with_the_taps():
+    rng = np.random.default_rng(7)
+    network, x = everything(rng), images(rng)
+    orders = shuffled(rng, network)
+    moved = reorder.reorder_moments(network, tap_moments(network, x), orders)
+    for name, expected in tap_moments(reorder.reorder_floats(network, orders), x).items():
+        np.testing.assert_allclose(moved[name], expected, err_msg=name)
 
 
 @settings(max_examples=10)

@@ -124,7 +124,7 @@ def test_a_target_out_of_reach_is_told(rng, samples, tmp_path, capfd):
     made = graph.add("Conv", graph.conv("x", 16, 3), graph.constant(weights), name="thin")
     path = graph.save(tmp_path / "thin.onnx", made)
     err = refused(capfd, path, samples, tmp_path / "net.csp", target=0.3)
-    assert err.startswith(f"csp: {path}: network small: layer thin: a sparsity of 0.3 ± 0.03125 ")
+    assert err.startswith(f"csp: {path}: network small: 1 layers: a sparsity of 0.3 ± 0.03125 ")
     assert err.endswith("is out of reach with chunks of 4 filters; the closest is 0.7500\n")
 
 
