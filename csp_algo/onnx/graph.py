@@ -163,7 +163,7 @@ def _read(path: str | os.PathLike[str]) -> Any:
 def _array(tensor: Any) -> Array:
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
-    except (ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise CspError(f"initialiser {tensor.name} cannot be read: {error}") from error
 
 
@@ -191,15 +191,16 @@ def _input_shape(info: Any) -> tuple[int, ...]:
     with located(f"input {info.name}"):
         kind = info.type.tensor_type.elem_type
         if kind not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16):
-            raise CspError(f"must be float, not {onnx.TensorProto.DataType.Name(kind).lower()}")
+            names = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+            raise CspError(f"must be float, not {names.get(kind, kind)}")
         shape = _extents(info)
         batch, *rest = shape or (None,)
         if not 1 <= len(rest) <= 3:
             raise CspError(f"has {len(shape)} dimensions, 2 … 4 are possible")
         extents = []
         for axis, extent in enumerate(rest, 1):
-            if not extent:
+            if extent is None or extent < 1:
                 name = info.type.tensor_type.shape.dim[axis].dim_param or "unknown"
                 raise CspError(f"extent {axis} is dynamic ({name}), only the batch may be")
             extents.append(extent)
-        return batch or 1, *extents
+        return max(batch or 1, 1), *extents

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_algo.errors import CspError
-from csp_algo.geometry import Geometry
+from csp_algo.geometry import STEP_LIMIT, Geometry
 from csp_algo.network import AvgPool, Concat, Flatten, MaxPool
 from csp_algo.onnx.builder import Builder, Origin
 from csp_algo.onnx.graph import attributes, label
@@ -319,7 +319,7 @@ def reduce_mean(build: Builder, node: Any) -> None:
     rank = view.index.ndim + 1
     axes = settings.get("axes")
     if axes is None and len(node.input) > 1 and node.input[1]:
-        axes = build.number(node.input[1], "axes").astype(int).tolist()
+        axes = build.number(node.input[1], "axes").astype(int).ravel().tolist()
     if axes is None:
         raise CspError("takes the mean of everything, the batch included")
     spatial = sorted(axis % rank - 1 for axis in axes)
@@ -394,6 +394,8 @@ def _pair(settings: Mapping[str, Any], name: str) -> tuple[int, int]:
     values = settings.get(name, (1, 1))
     if len(values) != 2:
         raise CspError(f"{name} are {list(values)}, only 2 dimensions are possible")
+    if min(values) < 1:
+        raise CspError(f"{name} are {list(values)}, not above 0")
     return int(values[0]), int(values[1])
 
 
@@ -460,8 +462,9 @@ def pad(build: Builder, node: Any) -> None:
     value = settings.get("value", 0.0)
     if len(node.input) > 2 and node.input[2]:
         value = float(np.asarray(build.constants[node.input[2]]).ravel()[0])
-    if pads.size != 2 * rank or (pads < 0).any() or pads[0] or pads[rank]:
-        raise CspError(f"pads are {pads.tolist()}")
+    valid = pads.size == 2 * rank and pads.min() >= 0 and pads.max() <= STEP_LIMIT
+    if not valid or pads[0] or pads[rank]:
+        raise CspError(f"pads are {pads.tolist()}, 0 … {STEP_LIMIT} are possible but for the batch")
     fill = EDGE if mode == "edge" else ZERO if value == 0 else LOWEST
     if fill == LOWEST and value > float(np.finfo(np.float16).min):
         raise CspError(f"pads with {value:g}, only 0 and the lowest number are possible")
@@ -485,10 +488,11 @@ def transpose(build: Builder, node: Any) -> None:
 def reshape(build: Builder, node: Any) -> None:
     """Reshape: the batch stays the first dimension."""
     view = build.view(node.input[0])
-    target = build.number(node.input[1], "shape").astype(int).tolist()
+    target = build.number(node.input[1], "shape").astype(int).ravel().tolist()
     shape = (build.graph.shape[0], *view.index.shape)
     if not attributes(node).get("allowzero", 0):
-        target = [shape[axis] if extent == 0 else extent for axis, extent in enumerate(target)]
+        kept = (*shape, *(0,) * len(target))
+        target = [kept[axis] if extent == 0 else extent for axis, extent in enumerate(target)]
     rest = -math.prod(target) if target.count(-1) == 1 else 0
     if rest and math.prod(shape) % rest == 0:
         target = [math.prod(shape) // rest if extent == -1 else extent for extent in target]
@@ -536,7 +540,7 @@ def unsqueeze(build: Builder, node: Any) -> None:
 def _axes(build: Builder, node: Any) -> list[int]:
     axes = attributes(node).get("axes")
     if axes is None and len(node.input) > 1 and node.input[1]:
-        axes = build.number(node.input[1], "axes").astype(int).tolist()
+        axes = build.number(node.input[1], "axes").astype(int).ravel().tolist()
     return list(axes or [])
 
 

@@ -360,6 +360,90 @@ REFUSED = {
         reading("Pad", ([0, 0, 0, 0, 0, 0, 1, 1], np.int64), mode="reflect"),
         r"node n1 \(Pad\): mode is reflect",
     ),
+    "padding without end": (
+        reading("Pad", ([0, 0, 0, 0, 0, 0, 2**40, 1], np.int64)),
+        r"node n1 \(Pad\): pads are \[.*\], 0 … 255 are possible but for the batch",
+    ),
+    "padded batch": (
+        reading("Pad", ([1, 0, 0, 0, 0, 0, 0, 0], np.int64)),
+        r"node n1 \(Pad\): pads are \[1, 0, 0, 0, 0, 0, 0, 0\]",
+    ),
+    "more zeros than dimensions": (
+        reading("Reshape", ([0, 0, 0, 0, 0, 0], np.int64)),
+        r"node n1 \(Reshape\): shape \[1, 4, 6, 6, 0, 0\] does not keep the batch",
+    ),
+    "no step": (
+        lambda g: g.conv("x", 2, 3, strides=[0, 1], auto_pad="SAME_UPPER"),
+        r"node n0 \(Conv\): strides are \[0, 1\], not above 0",
+    ),
+    "squeezed batch": (
+        reading("Squeeze", ([0], np.int64)),
+        r"node n1 \(Squeeze\): takes the batch away",
+    ),
+    "unsqueezed batch": (
+        reading("Unsqueeze", ([0], np.int64)),
+        r"node n1 \(Unsqueeze\): puts a dimension before the batch",
+    ),
+    "flattened further": (
+        reading("Flatten", axis=2),
+        r"node n1 \(Flatten\): axis is 2, only 1 is possible",
+    ),
+    "batch joined": (
+        lambda g: g.add("Concat", g.conv("x", 3, 3), "x", axis=0),
+        r"node n1 \(Concat\): axis 0 is the batch",
+    ),
+    "flattened and joined": (
+        lambda g: g.add("Concat", g.add("Flatten", "x"), g.add("Flatten", "x"), axis=1),
+        r"node n2 \(Concat\): joins flattened maps",
+    ),
+    "cast": (
+        reading("Cast", to=TensorProto.INT32),
+        r"node n1 \(Cast\): casts a map to something other than float",
+    ),
+    "two maps multiplied": (
+        lambda g: g.add("Mul", g.conv("x", 3, 3), "x"),
+        r"node n1 \(Mul\): reads two maps, only Add can",
+    ),
+    "divided by a map": (
+        lambda g: g.add("Div", g.constant(1.0), g.conv("x", 3, 3)),
+        r"node n1 \(Div\): divides by a map",
+    ),
+    "transA": (
+        lambda g: g.add("Gemm", g.add("Flatten", g.conv("x", 3, 3)), g.random(1, 4), transA=1),
+        r"node n2 \(Gemm\): transA is 1, only 0 is possible",
+    ),
+    "other inputs": (
+        lambda g: g.add("MatMul", g.add("Flatten", "x"), g.random(9, 4)),
+        r"node n1 \(MatMul\): its weight has 9 inputs, its input 108",
+    ),
+    "channels not last": (
+        lambda g: g.add("MatMul", "x", g.random(6, 4)),
+        r"node n0 \(MatMul\): reads a tensor whose last dimension is not the channels",
+    ),
+    "one dimension": (
+        lambda g: g.add(
+            "Conv", g.add("Reshape", "x", g.constant([0, 3, 36], np.int64)), g.random(2, 3, 1)
+        ),
+        r"node n1 \(Conv\): its weight has 3 dimensions, only convolutions of 2",
+    ),
+    "transposed map": (
+        lambda g: g.conv(g.add("Transpose", "x", perm=[0, 1, 3, 2]), 2, 3),
+        r"node n1 \(Conv\): reads a tensor that is not \[N, C, H, W\] of a whole map",
+    ),
+    "a scale for each channel": (
+        lambda g: g.add(
+            "QuantizeLinear", g.conv("x", 3, 3), g.constant([1, 2, 3]), g.constant([0] * 3, np.int8)
+        ),
+        r"node n1 \(QuantizeLinear\): has 3 scales, only 1 is possible for a map",
+    ),
+    "mean of the rest": (
+        reading("ReduceMean", axes=[2]),
+        r"node n1 \(ReduceMean\): axes \[2\] are not the lines and columns of its map",
+    ),
+    "random": (
+        lambda g: g.add("Add", g.conv("x", 4, 3), g.add("RandomNormal", shape=[4, 1, 1])),
+        r"node n1 \(RandomNormal\): the operator is not supported",
+    ),
     "kernel": (
         lambda g: g.conv("x", 2, 3, (3, 3), kernel_shape=[2, 2]),
         r"node n0 \(Conv\): kernel_shape is \[2, 2\], its weight has \[3, 3\]",
