@@ -11,7 +11,7 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input, Shape
-from csp_algo.onnx.graph import Graph
+from csp_algo.onnx.graph import Graph, label
 from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices, View, channels_first, channels_last
 from csp_algo.quantize import FloatLayer, FloatNode, float_shape
@@ -69,6 +69,11 @@ class Builder:
         self.tensors[source.name] = (source.name, index)
         self._views[source.name] = View(value=source.name, shape=shape, index=index)
         return source
+
+    def name(self, node: Any) -> str:
+        """Give the name of what a node makes: its own, or that of its output if that is taken."""
+        own = label(node)
+        return own if own not in self._shapes else str(node.output[0])
 
     def known(self, tensor: str) -> bool:
         """Say whether a tensor holds a map's elements."""

@@ -17,7 +17,7 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import STEP_LIMIT, Geometry
 from csp_algo.network import AvgPool, Concat, Flatten, MaxPool
 from csp_algo.onnx.builder import Builder, Origin
-from csp_algo.onnx.graph import attributes, label
+from csp_algo.onnx.graph import attributes
 from csp_algo.onnx.views import EDGE, LOWEST, ZERO, View, channels_first, joined
 from csp_algo.quantize import BatchNorm, FloatLayer, fold_batch_norm, multiplier
 
@@ -56,7 +56,7 @@ def convolution(build: Builder, node: Any) -> None:
     if len(node.input) > 2 and node.input[2]:
         bias = build.number(node.input[2], "bias")
     layer = FloatLayer(
-        name=label(node),
+        name=build.name(node),
         input=view.value,
         geometry=geometry,
         weights=weights,
@@ -112,7 +112,7 @@ def _linear(
     if view.index.ndim == 1:
         columns = view.index
         if view.pixels > 1:
-            view = build.put(Flatten(name=f"{label(node)}.flatten", input=view.value))
+            view = build.put(Flatten(name=f"{build.name(node)}.flatten", input=view.value))
     elif (
         not np.array_equal(view.index.ravel(), np.arange(view.index.size))
         or inputs != view.channels
@@ -121,7 +121,7 @@ def _linear(
     ordered = np.empty_like(weights)
     ordered[:, columns] = weights
     layer = FloatLayer(
-        name=label(node),
+        name=build.name(node),
         input=view.value,
         geometry=Geometry(in_shape=view.shape, filters=filters),
         weights=ordered,
@@ -220,7 +220,7 @@ def _affine(build: Builder, node: Any, view: View, factor: Floats, offset: Float
     """Scale and move each channel, in the layer before it or in one of its own."""
     layer = build.growing(view)
     if layer is None or (layer.residual is not None and (factor != 1).any()):
-        layer, view = build.identity(view, label(node))
+        layer, view = build.identity(view, build.name(node))
     weights = layer.weights * factor.reshape(-1, *(1,) * (layer.weights.ndim - 1))
     build.change(dataclasses.replace(layer, weights=weights, bias=layer.bias * factor + offset))
     build.define(node.output[0], view)
@@ -238,7 +238,7 @@ def _residual(build: Builder, node: Any, first: View, second: View) -> None:
         if layer is not None and layer.residual is None and own.value != other.value:
             break
     else:
-        layer, own = build.identity(late, label(node))
+        layer, own = build.identity(late, build.name(node))
         other = early
     # What only this sum reads may as well be computed just before it.
     build.change(dataclasses.replace(layer, residual=other.value), last=True)
@@ -256,7 +256,7 @@ def _rectify(build: Builder, node: Any, view: View) -> None:
         return
     layer = build.growing(view)
     if layer is None:
-        layer, view = build.identity(view, label(node))
+        layer, view = build.identity(view, build.name(node))
     build.change(dataclasses.replace(layer, relu=True))
     build.define(node.output[0], view)
 
@@ -275,7 +275,7 @@ def max_pool(build: Builder, node: Any) -> None:
     _pooled(
         build,
         node,
-        MaxPool(name=label(node), input=view.value, padding=padding, **_window(settings)),
+        MaxPool(name=build.name(node), input=view.value, padding=padding, **_window(settings)),
     )
 
 
@@ -293,7 +293,7 @@ def average_pool(build: Builder, node: Any) -> None:
         node,
         view,
         AvgPool(
-            name=label(node),
+            name=build.name(node),
             input=view.value,
             padding=padding,
             count_include_pad=include or any(around),
@@ -308,7 +308,7 @@ def global_average(build: Builder, node: Any) -> None:
     view = build.view(node.input[0])
     if view.padded()[0] != (0, 0, 0, 0):
         raise CspError("reads a padded map")
-    _average(build, node, view, _mean(node, view))
+    _average(build, node, view, _mean(build.name(node), view))
 
 
 def reduce_mean(build: Builder, node: Any) -> None:
@@ -334,13 +334,13 @@ def reduce_mean(build: Builder, node: Any) -> None:
         kept = kept.reshape(
             [extent for axis, extent in enumerate(kept.shape) if axis not in spatial]
         )
-    _average(build, node, view, _mean(node, view), kept)
+    _average(build, node, view, _mean(build.name(node), view), kept)
 
 
-def _mean(node: Any, view: View) -> AvgPool:
+def _mean(name: str, view: View) -> AvgPool:
     sides = view.shape[:2]
     return AvgPool(
-        name=label(node),
+        name=name,
         input=view.value,
         kernel=sides,
         stride=sides,
@@ -441,7 +441,7 @@ def concatenation(build: Builder, node: Any) -> None:
     if any(view.index.ndim == 1 and view.pixels > 1 for view in views):
         raise CspError("joins flattened maps")
     index = joined(views, axis % (rank + 1) - 1)
-    made = build.put(Concat(name=label(node), inputs=tuple(view.value for view in views)))
+    made = build.put(Concat(name=build.name(node), inputs=tuple(view.value for view in views)))
     build.define(node.output[0], made.moved(index))
 
 

@@ -47,11 +47,6 @@ class View:
         return dataclasses.replace(self, index=index)
 
     @property
-    def height(self) -> int:
-        """Lines H of the map."""
-        return self.shape[0]
-
-    @property
     def pixels(self) -> int:
         """Pixels H · W of the map."""
         return self.shape[0] * self.shape[1]
