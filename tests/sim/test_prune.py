@@ -82,6 +82,16 @@ def test_a_graph_becomes_a_network(rule, order, model, samples, tmp_path, capfd)
         np.testing.assert_allclose(found, maps["logits"][0], atol=0.1 * np.abs(found).max())
 
 
+def test_what_was_pruned_can_be_pruned_again(model, samples, tmp_path):
+    """As after fine-tuning under masks: at the same target nothing more goes."""
+    pruned, files = tmp_path / "pruned.onnx", [tmp_path / "one.csp", tmp_path / "two.csp"]
+    assert run(model, samples, files[0], "--no-reorder", "--onnx", pruned) == 0
+    assert run(pruned, samples, files[1], "--no-reorder") == 0
+    one, two = (container.load(file) for file in files)
+    for first, second in zip(one.layers(), two.layers(), strict=True):
+        np.testing.assert_array_equal(first.weights(), second.weights())
+
+
 def test_what_the_core_cannot_run_is_told(rng, samples, tmp_path, capfd):
     graph = Graph(rng, (1, 3, 8, 8))
     made = graph.conv("x", 16, 3, (3, 3), strides=[3, 3], name="steps")
