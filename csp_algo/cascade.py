@@ -5,6 +5,9 @@ A layer's weights are [M, J], or [groups, M, J] for a grouped convolution: each 
 chunks and counts, while the deviation, q and the sparsity belong to the layer as a whole.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -110,35 +113,86 @@ def q_for_sparsity(
         The target is out of range or out of reach (the message says what is the closest), or a
         weight is not finite.
     """
-    if not 0 <= target < 1:
-        raise CspError(f"{name}: target sparsity must be 0 or more and below 1, not {target}")
     values = _checked(weights, cols, name)
-    taps = values.size // values.shape[-2]
-    allowed = max(TOLERANCE, 0.5 / taps) if tolerance is None else tolerance
     reached = np.minimum.accumulate(scores(values, cols, name=name), axis=-2)
     deviation = float(np.std(values))
-    nonzero = _chunk_sums((values != 0).astype(np.float64), np.arange(0, values.shape[-2], cols))
+    nonzero = chunk_sums(values, cols, lambda each: each != 0, name=name)
 
     def result(q: float) -> float:
         return 1.0 - float(nonzero[reached > q * deviation].sum()) / values.size
 
+    allowed = reach(values.size // values.shape[-2]) if tolerance is None else tolerance
+    return nearest_strength(
+        result, target, tolerance=allowed, cols=cols, name=name, even=deviation == 0
+    )
+
+
+def reach(taps: int) -> float:
+    """Give by how much a sparsity may miss its target: 0.01, or half the share of a tap."""
+    return max(TOLERANCE, 0.5 / taps)
+
+
+def nearest_strength(
+    result: Callable[[float], float],
+    target: float,
+    *,
+    tolerance: float,
+    cols: int,
+    name: str,
+    even: bool = False,
+) -> float:
+    """Give the strength whose sparsity is nearest to a target, by bisection.
+
+    Parameters
+    ----------
+    result : function of a strength, which gives the sparsity
+        Not decreasing.
+    target, tolerance : float
+    cols : int
+        Filters of a chunk, for the message.
+    name : str
+        What error messages call the layer.
+    even : bool
+        Whether the strength does not matter, since all weights are equal.
+
+    Raises
+    ------
+    CspError
+        The target is out of range or out of reach (the message says what is the closest).
+    """
+    if not 0 <= target < 1:
+        raise CspError(f"{name}: target sparsity must be 0 or more and below 1, not {target}")
     low, high = 0.0, 1.0
-    if deviation == 0 or result(0.0) >= target:
+    if even or result(0.0) >= target:
         high = 0.0
     while high and result(high) < target:
         high *= 2
     while low < (middle := (low + high) / 2) < high:
         low, high = (low, middle) if result(middle) >= target else (middle, high)
-    ends = [q for q in (low, high) if result(q) < 1]
-    best = min(ends, key=lambda q: abs(result(q) - target), default=None)
+    ends = [strength for strength in (low, high) if result(strength) < 1]
+    best = min(ends, key=lambda strength: abs(result(strength) - target), default=None)
     if best is None:
         raise CspError(f"{name}: all weights are zero, no sparsity of {target:g} can be chosen")
-    if abs(result(best) - target) > allowed:
+    if abs(result(best) - target) > tolerance:
         raise CspError(
-            f"{name}: a sparsity of {target:g} ± {allowed:g} is out of reach with chunks of "
+            f"{name}: a sparsity of {target:g} ± {tolerance:g} is out of reach with chunks of "
             f"{cols} filters; the closest is {result(best):.4f}"
         )
     return best
+
+
+def chunk_sums(
+    weights: Weights, cols: int, of: Callable[[Floats], npt.NDArray[Any]], *, name: str = "weights"
+) -> Floats:
+    """Give the sums of a function of the weights over each chunk of each tap, float64 [..., K, J].
+
+    Raises
+    ------
+    CspError
+        A weight is NaN or infinite.
+    """
+    values = np.asarray(of(_checked(weights, cols, name)), dtype=np.float64)
+    return _chunk_sums(values, np.arange(0, values.shape[-2], cols))
 
 
 def regulariser(weights: Weights, cols: int, *, name: str = "weights") -> float:

@@ -38,6 +38,7 @@ from csp_algo.network import (
     MaxPool,
     Network,
     Residual,
+    Shape,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -83,6 +84,8 @@ class FloatLayer:
     relu : bool
     residual : str, optional
         Name of a map that is added before the ReLU.
+    filter_order : int32 [M], optional
+        Which filter of the original network each filter is, if they were re-ordered.
 
     Raises
     ------
@@ -97,6 +100,7 @@ class FloatLayer:
     bias: Floats
     relu: bool
     residual: str | None = None
+    filter_order: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         with located(f"layer {self.name}"):
@@ -162,6 +166,17 @@ class FloatNetwork:
                         raise CspError(f"{node.name} reads {source}, which no earlier node makes")
                 known.add(node.name)
 
+    def layers(self) -> tuple[FloatLayer, ...]:
+        """Give the nodes that are layers."""
+        return tuple(node for node in self.nodes if isinstance(node, FloatLayer))
+
+    def shapes(self) -> dict[str, Shape]:
+        """Give the shape (H, W, C) of each feature map."""
+        shapes = {self.input.name: self.input.shape}
+        for node in self.nodes:
+            shapes[node.name] = float_shape(node, [shapes[name] for name in node.sources])
+        return shapes
+
     def forward(self, images: npt.NDArray[np.integer]) -> dict[str, Floats]:
         """Give the real value of every feature map, float64 [N, H, W, C].
 
@@ -180,6 +195,40 @@ class FloatNetwork:
         for node in self.nodes:
             values[node.name] = _float_node(node, [values[name] for name in node.sources])
         return values
+
+
+def renamed(network: FloatNetwork, names: Mapping[str, str]) -> FloatNetwork:
+    """Give the network with other names of its values, the input's included."""
+
+    def other(node: FloatNode) -> FloatNode:
+        match node:
+            case FloatLayer():
+                residual = None if node.residual is None else names[node.residual]
+                return dataclasses.replace(
+                    node, name=names[node.name], input=names[node.input], residual=residual
+                )
+            case Concat():
+                inputs = tuple(names[name] for name in node.inputs)
+                return dataclasses.replace(node, name=names[node.name], inputs=inputs)
+            case _:
+                return dataclasses.replace(node, name=names[node.name], input=names[node.input])
+
+    source = dataclasses.replace(network.input, name=names[network.input.name])
+    nodes = tuple(other(node) for node in network.nodes)
+    return dataclasses.replace(network, input=source, nodes=nodes)
+
+
+def float_shape(node: FloatNode, inputs: Sequence[Shape]) -> Shape:
+    """Give the shape (H, W, C) that a node makes of inputs of these shapes."""
+    match node:
+        case FloatLayer():
+            return node.geometry.out_shape
+        case MaxPool() | AvgPool():
+            return node.out_shape(inputs[0])
+        case Concat():
+            return (*inputs[0][:2], sum(shape[2] for shape in inputs))
+        case Flatten():
+            return (1, 1, math.prod(inputs[0]))
 
 
 def _float_node(node: FloatNode, inputs: list[Floats]) -> Floats:
@@ -585,7 +634,7 @@ def _quantise_layer(
             shift=np.array([pair[1] for pair in pairs], dtype=np.uint8),
             relu=node.relu,
             dtype=kind,
-            filter_order=np.arange(filters, dtype=np.int32),
+            filter_order=order_of(node),
             scale=scale,
             residual=residual,
         )
@@ -596,6 +645,13 @@ def _quantise_layer(
             added = rhu(raw * residual.mult, residual.shift)
         t = choose_shift(layer, inputs, in_kind, acc_bits, residual=added)
         return dataclasses.replace(layer, acc_shift=t)
+
+
+def order_of(layer: FloatLayer) -> npt.NDArray[np.int32]:
+    """Give which filter of the original network each filter is, int32 [M]."""
+    if layer.filter_order is None:
+        return np.arange(layer.geometry.filters, dtype=np.int32)
+    return layer.filter_order
 
 
 def quantise_values(values: Floats, dtype: ActDtype, scale: float) -> Ints:

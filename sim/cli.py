@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line ``csp``.
 
-Exit codes: 0, it worked; 1, the hardware differs from the golden model; 2, something that the user
-gave or the machine lacks, in one line on stderr. Commands import what they need when they run:
-``csp --help`` loads neither numpy nor Amaranth.
+Exit codes: 0, it worked; 1, the hardware differs from the golden model, or ONNX Runtime from what
+was pruned; 2, something that the user gave or the machine lacks, in one line on stderr. Commands
+import what they need when they run: ``csp --help`` loads neither numpy nor Amaranth.
 """
 
 import enum
@@ -51,6 +51,14 @@ class ConstantSetting(enum.StrEnum):
     HIGH = "high"
 
 
+class PruningRule(enum.StrEnum):
+    """How the chunks that a tap keeps are chosen: csp_algo.prune.Rule, without numpy."""
+
+    TAILS = "tails"
+    PREFIX = "prefix"
+    WHOLE = "whole"
+
+
 NetworkFile = Annotated[Path, typer.Argument(metavar="FILE", help="A network (.csp).")]
 PresetName = Annotated[
     str, typer.Option("--preset", help=f"Hardware configuration: {', '.join(PRESETS)}.")
@@ -90,6 +98,54 @@ def inspect(file: NetworkFile) -> None:
     from csp_algo import inspect as csp_inspect
 
     Console().print(*csp_inspect.describe(container.load(file), file))
+
+
+@app.command()
+def prune(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A network (.onnx).")],
+    target: Annotated[
+        float, typer.Option(help="Share of zeros in the layers that are pruned, between 0 and 1.")
+    ],
+    samples: Annotated[
+        Path, typer.Option(help="Inputs to calibrate with: .npz, .npy or a folder of .npy.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The network to write (.csp).")],
+    onnx: Annotated[
+        Path | None,
+        typer.Option(help="Also write the pruned graph (.onnx), compared with ONNX Runtime."),
+    ] = None,
+    preset: PresetName = PRESET,
+    rule: Annotated[
+        PruningRule,
+        typer.Option(
+            help="tails: the CSP paper's; prefix: least error of each layer; whole: the same over "
+            "all layers, whose sparsities then differ."
+        ),
+    ] = PruningRule.WHOLE,
+    reorder: Annotated[
+        bool, typer.Option("--reorder/--no-reorder", help="Put filters into a better order first.")
+    ] = True,
+    limit: Annotated[int, typer.Option(min=1, help="Most samples, the first ones.")] = 16,
+) -> None:
+    """Prune an ONNX network and make it integers."""
+    from rich.console import Console
+
+    from csp_algo.prune import Rule
+    from sim import prune as csp_prune
+
+    options = csp_prune.Options(
+        model=model,
+        samples=samples,
+        target=target,
+        output=output,
+        preset=preset,
+        rule=Rule(rule.value),
+        reorder=reorder,
+        limit=limit,
+        onnx=onnx,
+    )
+    if not csp_prune.run(options, Console()).equal:
+        raise typer.Exit(EXIT_MISMATCH)
 
 
 @app.command()

@@ -9,11 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_algo.network import Input, Layer, Network
-from csp_algo.prune import prune
-from csp_algo.quantize import FloatLayer, FloatNetwork, quantise
-
-#: Fewer channels or filters than this and a layer is left as it is: the first and the last one.
-LEAST_CHANNELS = 16
+from csp_algo.prune import prunable, prune
+from csp_algo.quantize import FloatNetwork, quantise
 
 
 def pruned_integers(
@@ -41,12 +38,7 @@ def pruned_integers(
     CspError
         The sparsity is out of a layer's reach.
     """
-    layers = [node for node in network.nodes if isinstance(node, FloatLayer)]
-    targets = {
-        layer.name: sparsity
-        for layer in layers
-        if min(layer.geometry.in_shape[2], layer.geometry.filters) >= LEAST_CHANNELS
-    }
+    targets = dict.fromkeys(prunable(network), sparsity)
     return quantise(prune(network, targets, cols), images, cols=cols, period=period)
 
 

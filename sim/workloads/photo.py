@@ -10,6 +10,8 @@ from sim.workloads.packages import package_file
 
 #: A temple (CC BY 2.0, danielbuechele), 640 × 427.
 PHOTO = ("scikit-learn", "sklearn", "datasets/images/china.jpg")
+#: A flower (CC BY 2.0, vultilion), 640 × 427.
+FLOWER = ("scikit-learn", "sklearn", "datasets/images/flower.jpg")
 #: Mean of the training images of Caffe's models: blue, green, red.
 MEAN = (104.0, 117.0, 123.0)
 #: One unit of the int8 input; 127 units are what a white pixel has above the mean.
@@ -21,8 +23,8 @@ def network_input(side: int) -> Input:
     return Input(name="image", shape=(side, side, 3), dtype=ActDtype.INT8, scale=SCALE)
 
 
-def photograph(side: int) -> npt.NDArray[np.int8]:
-    """Give the middle of the photograph, int8 [1, side, side, 3] in units of :data:`SCALE`.
+def photograph(side: int, photo: tuple[str, str, str] = PHOTO) -> npt.NDArray[np.int8]:
+    """Give the middle of a photograph, int8 [1, side, side, 3] in units of :data:`SCALE`.
 
     Channels are blue, green, red, less their mean.
 
@@ -31,7 +33,7 @@ def photograph(side: int) -> npt.NDArray[np.int8]:
     CspError
         The package is not installed.
     """
-    file_name = package_file(*PHOTO)
+    file_name = package_file(*photo)
     from PIL import Image
 
     with Image.open(file_name) as file:

@@ -61,7 +61,7 @@ def test_help_names_the_commands(capfd):
     assert csp("--help") == 0
     out = capfd.readouterr().out
     assert "Usage: csp " in out
-    commands = "inspect repack generate compile demo run report firmware run-tile"
+    commands = "inspect prune repack generate compile demo run report firmware run-tile"
     for command in commands.split():
         assert f"\n  {command} " in out
     assert "..." not in out.split("Commands:")[1]

@@ -7,11 +7,10 @@ import math
 import pathlib
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from csp_algo.compress import compress
 from csp_algo.errors import CspError
@@ -20,6 +19,7 @@ from csp_algo.integers import ActDtype, accumulate
 from csp_algo.network import AvgPool, Concat, Flatten, Input, MaxPool, Network, Residual
 from sim import golden
 from tests.strategies import CASES, network_of, random_activations, random_geometry, random_layer
+from tests.witness import conv_integer, onnx_run
 
 INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
 SEEDS = st.integers(0, 2**32 - 1)
@@ -568,58 +568,11 @@ def test_trace_refuses_pixels_outside():
 # --- ONNX Runtime ----------------------------------------------------------------------------
 
 
-def onnx_session(node, inputs, output):
-    graph = helper.make_graph([node], "g", inputs, [output])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def onnx_run(operator, layer, arrays, output):
-    """Run one convolution; arrays {name: array} are its inputs in order, maps [N, C, H, W]."""
-    shape = layer.geometry
-    node = helper.make_node(
-        operator,
-        list(arrays),
-        ["y"],
-        strides=shape.stride,
-        pads=shape.padding,
-        dilations=shape.dilation,
-        group=shape.groups,
-        kernel_shape=shape.kernel,
-    )
-    inputs = [
-        helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-        )
-        for name, array in arrays.items()
-    ]
-    session = onnx_session(node, inputs, helper.make_tensor_value_info("y", output, None))
-    return session.run(None, arrays)[0].transpose(0, 2, 3, 1)
-
-
-def shift_by_128(values):
-    return (values.astype(np.int16) + 128).astype(np.uint8)
-
-
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, st.sampled_from(CASES))
 def test_onnx_runtime_agrees_on_every_sum(seed, case):
     layer, x = small_layer(seed, case)
-    weights = layer.geometry.matrices_to_weights(layer.weights())
-    channels_first = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-    signed = x.dtype == np.int8
-    arrays = {
-        "x": shift_by_128(channels_first) if signed else channels_first,
-        "w": shift_by_128(weights),
-        "x_zero": np.array(128 if signed else 0, dtype=np.uint8),
-        "w_zero": np.array(128, dtype=np.uint8),
-    }
-    expected = onnx_run("ConvInteger", layer, arrays, TensorProto.INT32)
+    expected = conv_integer(layer, x)
     np.testing.assert_array_equal(golden.layer_forward(plain(layer), x)[0], expected)
 
 

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was pruned, in the ONNX graph: zeros in its initialisers, nothing else changed."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx.numpy_helper
+
+from csp_algo.errors import CspError, located
+from csp_algo.onnx.graph import attributes, title
+from csp_algo.onnx.importer import Imported
+from csp_algo.onnx.runtime import Array
+from csp_algo.onnx.views import Indices
+from csp_algo.quantize import FloatLayer, FloatNetwork
+
+Mask = npt.NDArray[np.bool_]
+
+#: Operators that only move the elements of a constant.
+MOVING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
+def pruned_model(imported: Imported, pruned: FloatNetwork) -> bytes:
+    """Give the graph's file with the weights that ``pruned`` lost set to 0.
+
+    Parameters
+    ----------
+    imported : Imported
+    pruned : FloatNetwork
+        The network of ``imported`` with fewer weights, filters in their order.
+
+    Raises
+    ------
+    CspError
+        A layer's weights are no initialiser, but computed, or two layers that share one lost
+        different weights; the message names the file and the layer.
+    """
+    sources = _Sources(imported)
+    masks: dict[str, tuple[str, Mask]] = {}
+    zeros: dict[str, Array] = {}
+    before = {layer.name: layer for layer in imported.network.layers()}
+    with located(imported.graph.path):
+        for layer in pruned.layers():
+            if np.array_equal(before[layer.name].weights, layer.weights):
+                continue
+            with located(f"layer {layer.name}"):
+                name, mask, zero = sources.mask(layer)
+                other, known = masks.setdefault(name, (layer.name, mask))
+                if not np.array_equal(known, mask):
+                    raise CspError(f"shares {name} with layer {other}, which keeps other weights")
+                zeros[name] = zero
+        model = type(imported.graph.model)()
+        model.CopyFrom(imported.graph.model)
+        for tensor in model.graph.initializer:
+            if tensor.name in masks:
+                _, mask = masks[tensor.name]
+                values = np.where(
+                    mask, imported.graph.initialisers[tensor.name], zeros[tensor.name]
+                )
+                _replace(tensor, values)
+    return bytes(model.SerializeToString())
+
+
+def _replace(tensor: Any, values: Array) -> None:
+    kind = onnx.numpy_helper.to_array(tensor).dtype
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(kind), tensor.name))
+
+
+class _Sources:
+    """Follows constants back to initialisers."""
+
+    def __init__(self, imported: Imported) -> None:
+        self.imported = imported
+        self.graph = imported.graph
+        self.makers = {name: node for node in self.graph.nodes for name in node.output}
+
+    def mask(self, layer: FloatLayer) -> tuple[str, Mask, Array]:
+        """Give the initialiser of a layer's weights, which of it stay, and what its 0 is."""
+        origin = self.imported.origins[layer.name]
+        name, order, zero = self.follow(origin.tensor)
+        kept = np.asarray(layer.weights != 0).ravel()[origin.index].ravel()
+        initialiser = self.graph.initialisers[name]
+        mask = np.zeros(initialiser.size, dtype=np.bool_)
+        mask[order.ravel()] = kept
+        # Zeros of the graph itself are left as they are.
+        return name, mask.reshape(initialiser.shape), zero
+
+    def follow(self, tensor: str) -> tuple[str, Indices, Array]:
+        """Give the initialiser of a constant, the number in it of each element, and its 0."""
+        if tensor in self.graph.initialisers:
+            values = self.graph.initialisers[tensor]
+            index = np.arange(values.size, dtype=np.int64).reshape(values.shape)
+            return tensor, index, np.zeros((), dtype=values.dtype)
+        node = self.makers[tensor]
+        with located(title(node)):
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                return self._quantised(node)
+            if node.op_type not in MOVING:
+                raise CspError(f"computes {tensor}, which is no initialiser that could be pruned")
+            name, index, zero = self.follow(node.input[0])
+            if node.op_type != "Cast":
+                inputs = {key: self.constant(key) for key in node.input if key}
+                inputs[node.input[0]] = index
+                index = self.graph.evaluate(node, inputs)[tensor]
+            return name, index, zero
+
+    def _quantised(self, node: Any) -> tuple[str, Indices, Array]:
+        name, index, zero = self.follow(node.input[0])
+        if node.op_type == "DequantizeLinear" and len(node.input) > 2 and node.input[2]:
+            initialiser = self.graph.initialisers[name]
+            if initialiser.dtype.kind in "iu":
+                point = self.constant(node.input[2])
+                shape = [1] * initialiser.ndim
+                if point.size > 1:
+                    shape[attributes(node).get("axis", 1)] = point.size
+                zero = point.reshape(shape)
+        return name, index, zero
+
+    def constant(self, name: str) -> Array:
+        """Give a constant of the graph."""
+        if name in self.graph.initialisers:
+            return self.graph.initialisers[name]
+        node = self.makers[name]
+        inputs = {key: self.constant(key) for key in node.input if key}
+        return self.graph.evaluate(node, inputs)[name]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``csp prune`` on small graphs."""
+
+import re
+
+import numpy as np
+import onnx
+import pytest
+
+from csp_algo import container
+from csp_algo.onnx import witness
+from csp_algo.onnx.importer import import_graph
+from csp_algo.prune import Rule
+from sim import cli, golden
+from sim import prune as csp_prune
+from tests.csp_algo.graphs import Graph
+
+
+def csp(*arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(argument) for argument in arguments])
+    return exit_.value.code or 0
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(4)
+
+
+@pytest.fixture
+def model(rng, tmp_path):
+    """Give a residual network that ends in a Softmax."""
+    graph = Graph(rng, (1, 3, 8, 8))
+    stem = graph.add("Relu", graph.conv("x", 16, 3, (3, 3), pads=[1, 1, 1, 1], name="stem"))
+    inner = graph.add("Relu", graph.norm(graph.conv(stem, 32, 16, name="inner"), 32))
+    outer = graph.conv(inner, 16, 32, (3, 3), pads=[1, 1, 1, 1], name="outer")
+    both = graph.add("Relu", graph.add("Add", outer, stem))
+    mean = graph.add("GlobalAveragePool", both, name="mean")
+    flat = graph.add("Flatten", mean)
+    logits = graph.add("Gemm", flat, graph.random(16, 5), graph.random(5), name="logits")
+    return graph.save(tmp_path / "net.onnx", graph.add("Softmax", logits, name="soft"))
+
+
+@pytest.fixture
+def samples(rng, tmp_path):
+    path = tmp_path / "samples.npz"
+    np.savez(path, x=rng.integers(0, 256, (6, 3, 8, 8)).astype(np.float32) / 255)
+    return path
+
+
+def run(model, samples, output, *more, target=0.6):
+    common = ["--samples", samples, "-o", output, "--preset", "tiny_4x4"]
+    return csp("prune", model, "--target", target, *common, *more)
+
+
+@pytest.mark.parametrize("rule", list(Rule))
+@pytest.mark.parametrize("order", ["--reorder", "--no-reorder"])
+def test_a_graph_becomes_a_network(rule, order, model, samples, tmp_path, capfd):
+    output, pruned = tmp_path / "net.csp", tmp_path / "pruned.onnx"
+    assert run(model, samples, output, "--onnx", pruned, "--rule", rule, order) == 0
+    out = capfd.readouterr().out
+    network = container.load(output)
+    weights, kept = csp_prune.totals(network, ("inner", "outer"))
+    assert abs(1 - kept / weights - 0.6) < 0.03
+    assert f"{kept:,} of {weights:,} weights kept in 2 layers" in out
+    assert re.search(r"stem +layer, whole +core", out)
+    assert re.search(r"inner +layer +core", out)
+    assert re.search(r"soft +Softmax +host", out)
+    assert f"wrote {output}" in out
+    assert "ONNX Runtime equal" in out
+    moved = [layer.name for layer in network.layers() if (np.diff(layer.filter_order) != 1).any()]
+    assert moved == (["stem", "inner", "outer"] if order == "--reorder" else [])
+    # The integers answer what ONNX Runtime computes of the pruned graph.
+    imported = import_graph(pruned)
+    with np.load(samples) as file:
+        x = file["x"]
+    levels = np.rint(x.transpose(0, 2, 3, 1) / network.input.scale).astype(np.uint8)
+    result = golden.run(network, levels)
+    data = pruned.read_bytes()
+    for number, maps in enumerate(witness.run(imported, data, x, ["logits"])):
+        found = result.logits[number] * network.scales()["logits"]
+        np.testing.assert_allclose(found, maps["logits"][0], atol=0.1 * np.abs(found).max())
+
+
+def test_what_was_pruned_can_be_pruned_again(model, samples, tmp_path):
+    """As after fine-tuning under masks: at the same target nothing more goes."""
+    pruned, files = tmp_path / "pruned.onnx", [tmp_path / "one.csp", tmp_path / "two.csp"]
+    assert run(model, samples, files[0], "--no-reorder", "--onnx", pruned) == 0
+    assert run(pruned, samples, files[1], "--no-reorder") == 0
+    one, two = (container.load(file) for file in files)
+    for first, second in zip(one.layers(), two.layers(), strict=True):
+        np.testing.assert_array_equal(first.weights(), second.weights())
+
+
+def test_what_the_core_cannot_run_is_told(rng, samples, tmp_path, capfd):
+    graph = Graph(rng, (1, 3, 8, 8))
+    made = graph.conv("x", 16, 3, (3, 3), strides=[3, 3], name="steps")
+    path = graph.save(tmp_path / "net.onnx", graph.conv(made, 16, 16))
+    assert run(path, samples, tmp_path / "net.csp") == 0
+    out = " ".join(capfd.readouterr().out.split())
+    assert "preset tiny_4x4 cannot run it: layer steps: stride (3, 3) must be 1, 2 or 4" in out
+    assert "golden model" in out
+
+
+def test_a_difference_is_an_exit_code(model, samples, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(csp_prune, "TOLERANCE", 0.0)
+    pruned = tmp_path / "pruned.onnx"
+    assert run(model, samples, tmp_path / "net.csp", "--onnx", pruned) == 1
+    assert "ONNX Runtime differs by more than 0" in " ".join(capfd.readouterr().out.split())
+
+
+def refused(capfd, *arguments, **options):
+    assert run(*arguments, **options) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("csp: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize("target", [0, 1, 1.5, -0.2, "nan"])
+def test_targets_out_of_range_are_told(target, model, samples, tmp_path, capfd):
+    output = tmp_path / "net.csp"
+    shown = float(target)
+    message = f"csp: --target must be above 0 and below 1, not {shown}\n"
+    assert refused(capfd, model, samples, output, target=target) == message
+    assert not output.exists()
+
+
+def test_a_target_out_of_reach_is_told(rng, samples, tmp_path, capfd):
+    """What is sparser already cannot become denser."""
+    graph = Graph(rng, (1, 3, 8, 8))
+    weights = rng.standard_normal((16, 16, 1, 1))
+    weights[:, 4:] = 0
+    made = graph.add("Conv", graph.conv("x", 16, 3), graph.constant(weights), name="thin")
+    path = graph.save(tmp_path / "thin.onnx", made)
+    err = refused(capfd, path, samples, tmp_path / "net.csp", target=0.3)
+    assert err.startswith(f"csp: {path}: network small: 1 layers: a sparsity of 0.3 ± 0.03125 ")
+    assert err.endswith("is out of reach with chunks of 4 filters; the closest is 0.7500\n")
+
+
+def test_wrong_files_are_told(model, samples, rng, tmp_path, capfd):
+    output = tmp_path / "net.csp"
+    assert f"csp: {samples}: is no valid ONNX: " in refused(capfd, samples, samples, output)
+    wrong = tmp_path / "wrong.npy"
+    np.save(wrong, np.zeros((2, 8, 8, 3)))
+    err = refused(capfd, model, wrong, output)
+    assert err == (
+        f"csp: {wrong}: samples have shape [2, 8, 8, 3], not [N, 3, 8, 8] with N above 0\n"
+    )
+    graph = Graph(rng, (1, 3, 8, 8))
+    thin = graph.save(tmp_path / "thin.onnx", graph.conv("x", 4, 3))
+    err = refused(capfd, thin, samples, output)
+    assert err == f"csp: {thin}: no layer has 16 channels and 16 filters, nothing can be pruned\n"
+    assert not output.exists()
+    graph = onnx.load(model)
+    graph.graph.node[0].op_type = "ConvTranspose"
+    onnx.save(graph, tmp_path / "other.onnx")
+    err = refused(capfd, tmp_path / "other.onnx", samples, output)
+    assert "node stem (ConvTranspose)" in err
