@@ -31,9 +31,7 @@ def train(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
         log = chosen.out / "training.csv"
         test, training = _images(chosen.data)
         with joined() as group:
-            learnt = flow.learn(
-                recipe, plan, training, work=chosen.work, log=log, group=group
-            )
+            learnt = flow.learn(recipe, plan, training, work=chosen.work, log=log, group=group)
             flow.examine(learnt, test, log=log, group=group)
             if group.first:
                 _save(recipe, learnt, test, chosen.out)

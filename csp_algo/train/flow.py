@@ -244,9 +244,7 @@ def examine(
         right = integer_accuracy(
             learnt.network, test.pixels[..., None], test.labels, acc_bits=learnt.plan.acc_bits
         )
-        rows.append(
-            schedule.Row(stage="int8", epoch=0, test=right, sparsity=zeros(learnt.network))
-        )
+        rows.append(schedule.Row(stage="int8", epoch=0, test=right, sparsity=zeros(learnt.network)))
         for row in rows:
             show(row)
         learnt.log.extend(rows)
@@ -314,9 +312,7 @@ class _Run:
             self._train(aware, "aware", measure=AwareNetwork.zeros)
             network = aware.export()
             self._int8(network)
-        return Learnt(
-            plan=self.plan, dense=dense, model=self.model, network=network, log=self.log
-        )
+        return Learnt(plan=self.plan, dense=dense, model=self.model, network=network, log=self.log)
 
     def _pull(self) -> schedule.Pull | None:
         penalty = self.plan.method.penalty
@@ -401,9 +397,7 @@ class _Run:
         right = integer_accuracy(
             network, self.held.pixels[..., None], self.held.labels, acc_bits=self.plan.acc_bits
         )
-        self._note(
-            schedule.Row(stage="int8", epoch=0, validation=right, sparsity=zeros(network))
-        )
+        self._note(schedule.Row(stage="int8", epoch=0, validation=right, sparsity=zeros(network)))
 
 
 def zeros(network: Network) -> float:

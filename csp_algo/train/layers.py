@@ -111,9 +111,7 @@ def prunable(
     return {name: each for name, each in found.items() if name in kept}
 
 
-def resolve(
-    layers: Mapping[str, Prunable], settings: Mapping[str, Setting]
-) -> dict[str, Setting]:
+def resolve(layers: Mapping[str, Prunable], settings: Mapping[str, Setting]) -> dict[str, Setting]:
     """Give the setting of each layer that a pattern matches; a later pattern overrides.
 
     Raises
@@ -122,9 +120,7 @@ def resolve(
         A pattern matches nothing.
     """
     chosen = {
-        name: setting
-        for pattern, setting in settings.items()
-        for name in _matches(layers, pattern)
+        name: setting for pattern, setting in settings.items() for name in _matches(layers, pattern)
     }
     return {name: chosen[name] for name in layers if name in chosen}
 
@@ -141,9 +137,7 @@ def _projections(label: str, module: nn.MultiheadAttention) -> list[Prunable]:
     # Where all inputs have the width of the embedding, the three lie in one parameter.
     if module.in_proj_weight is not None:
         return [
-            Prunable(
-                name=f"{prefix}in_proj", module=module, attribute="in_proj_weight", groups=3
-            )
+            Prunable(name=f"{prefix}in_proj", module=module, attribute="in_proj_weight", groups=3)
         ]
     return [
         Prunable(

@@ -39,6 +39,4 @@ class Method(enum.StrEnum):
         if self is Method.CASCADE:
             counts = cascade.counts_at(matrices, cols, q, name=name)
             return cascade.mask_of(counts, filters, cols)
-        return chunkwise.mask_of(
-            chunkwise.alive_at(matrices, cols, q, name=name), filters, cols
-        )
+        return chunkwise.mask_of(chunkwise.alive_at(matrices, cols, q, name=name), filters, cols)

@@ -70,6 +70,4 @@ def _chunk_squares(matrices: torch.Tensor, cols: int) -> torch.Tensor:
 def _roots(squares: torch.Tensor) -> torch.Tensor:
     # The square root has no finite gradient at 0: keep such sums out of it.
     empty = squares == 0
-    return torch.where(
-        empty, torch.zeros_like(squares), torch.where(empty, 1.0, squares).sqrt()
-    )
+    return torch.where(empty, torch.zeros_like(squares), torch.where(empty, 1.0, squares).sqrt())
