@@ -46,19 +46,19 @@ class TestData:
             data.read_images(tmp_path, "t")
 
     def test_augmented_images_are_shifted_and_mirrored(self):
-        images = torch.rand(500, 1, 6, 7)
+        images = torch.rand(500, 3, 6, 7)
         got = data.augment(images, torch.Generator().manual_seed(1), reach=2)
         seen = set()
-        for before, after in zip(images[:, 0], got[:, 0], strict=True):
+        for before, after in zip(images, got, strict=True):
             padded = nn.functional.pad(before, (2, 2, 2, 2))
             shifted = {
-                (dy, dx): padded[dy : dy + 6, dx : dx + 7] for dy in range(5) for dx in range(5)
+                (dy, dx): padded[:, dy : dy + 6, dx : dx + 7] for dy in range(5) for dx in range(5)
             }
             places = {
                 (place, mirrored)
                 for place, image in shifted.items()
                 for mirrored in (False, True)
-                if torch.equal(after, image.flip(1) if mirrored else image)
+                if torch.equal(after, image.flip(2) if mirrored else image)
             }
             assert len(places) == 1
             seen |= places
