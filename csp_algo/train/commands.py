@@ -4,7 +4,6 @@
 import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -97,13 +96,11 @@ def ablate(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
 
 def _status(work: Callable[[], None]) -> int:
     """Do a command's work; give 0, or 2 after one line of what is wrong."""
-    start = time.monotonic()
     try:
         work()
     except (CspError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"done after {time.monotonic() - start:.0f} s")
     return 0
 
 
