@@ -122,6 +122,9 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
     parser.add_argument(
         "--validation", type=int, default=usual.validation, help="images that are not trained on"
     )
+    parser.add_argument(
+        "--images", type=int, default=usual.images, help="use only the first of the training set"
+    )
     parser.add_argument("--threads", type=int, default=usual.threads)
     parser.add_argument(
         "--target",
@@ -148,6 +151,7 @@ def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
         acc_bits=chosen.acc_bits,
         targets=dict(usual.targets) if chosen.target is None else _targets(chosen.target),
         validation=chosen.validation,
+        images=chosen.images,
         threads=chosen.threads,
     )
 

@@ -33,14 +33,14 @@ from csp_algo.train.method import Method
 
 #: Images at the end of the training set that are held back: λ and the targets are judged by them.
 VALIDATION = 5000
-#: Most images that may be held back.
-VALIDATION_LIMIT = 2**31 - 1
+#: Most images of a set.
+IMAGE_LIMIT = 2**31 - 1
 #: Most epochs of a stage.
 EPOCH_LIMIT = 10_000
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
-YOUNGER = frozenset({"method", "q", "acc_bits", "aware"})
+YOUNGER = frozenset({"method", "q", "acc_bits", "aware", "images"})
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
 
@@ -70,6 +70,8 @@ class Plan:
         Width B of a partial sum.
     aware : int
         Epochs of quantisation-aware fine-tuning.
+    images : int, optional
+        Only the first images of the training set are used, held ones included; all if not given.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class Plan:
     q: float | None = None
     acc_bits: int = 24
     aware: int = 0
+    images: int | None = None
 
     def __post_init__(self) -> None:
         check_int("cols", self.cols, 1, COLS_LIMIT)
@@ -96,7 +99,9 @@ class Plan:
         check_int("acc_bits", self.acc_bits, *ACC_BITS)
         for name, epochs in zip(STAGES, (*self.epochs, self.aware), strict=True):
             check_int(f"epochs of stage {name}", epochs, 0, EPOCH_LIMIT)
-        check_int("validation", self.validation, 1, VALIDATION_LIMIT)
+        check_int("validation", self.validation, 1, IMAGE_LIMIT)
+        if self.images is not None:
+            check_int("images", self.images, 1, IMAGE_LIMIT)
         if not (math.isfinite(self.strength) and self.strength >= 0):
             raise CspError(f"strength must be finite and not negative, not {self.strength}")
 
@@ -272,6 +277,10 @@ class _Run:
         self.work, self.path = work, log
         self.model = recipe.build()
         self.stages = {stage.name: stage for stage in plan.stages()}
+        if plan.images is not None:
+            if plan.images > len(training):
+                raise CspError(f"images is {plan.images}, there are {len(training)} to train on")
+            training = training[: plan.images]
         split = len(training) - plan.validation
         if split < 1:
             raise CspError(f"{plan.validation} of {len(training)} images leave none to train on")
@@ -286,7 +295,7 @@ class _Run:
         self.settings: dict[str, object] = {
             "network": recipe.name,
             "seed": plan.seed,
-            "images": [len(self.training), zlib.crc32(self.training.pixels)],
+            "images": [len(self.training), zlib.crc32(self.training.pixels.tobytes())],
             "stages": [],
         }
 

@@ -149,5 +149,9 @@ def mask_of(layer: Prunable) -> torch.Tensor | None:
 def release(model: nn.Module) -> None:
     """Take the masks off; the weights stay as the masks made them."""
     for layer in prunable(model).values():
-        if mask_of(layer) is not None:
-            parametrize.remove_parametrizations(layer.module, layer.attribute)
+        if mask_of(layer) is None:
+            continue
+        # PyTorch changes the module's class, which a copy of the module has in common with it.
+        kind = type(layer.module)
+        layer.module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        parametrize.remove_parametrizations(layer.module, layer.attribute)

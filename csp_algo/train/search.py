@@ -10,6 +10,7 @@ import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from csp_algo.errors import CspError
 from csp_algo.network import Network
@@ -220,7 +221,10 @@ def ablate(
     names: list[str] = []
     for axis, values in axes.items():
         for value in values:
-            varied = dataclasses.replace(plan, **{axis: AXES[axis](value)})
+            if AXES[axis](value) != value:
+                raise CspError(f"{axis} must be an integer, not {value:g}")
+            changed: dict[str, Any] = {axis: AXES[axis](value)}
+            varied = dataclasses.replace(plan, **changed)
             trials.append(attempt(recipe, varied, training, work=work))
             names.append(axis)
             write_table(trials, table, axes=names)

@@ -17,7 +17,7 @@ from csp_algo.train import commands, flow, schedule
 
 
 def build_model() -> nn.Sequential:
-    """All that has a state: both normalisations, and dropout, which draws from the global chance."""
+    """All that has a state: both normalisations; dropout draws from the global chance."""
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),

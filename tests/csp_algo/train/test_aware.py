@@ -246,12 +246,12 @@ class TestRefusals:
     def test_another_network(self):
         floats, network = quantised(small_model, 24)
         other = dataclasses.replace(floats, nodes=floats.nodes[:1])
-        with pytest.raises(CspError, match="^layer 3 is not in the float network small$"):
+        with pytest.raises(CspError, match=r"^layer 3 is not in the float network small$"):
             AwareNetwork(other, network, acc_bits=24)
 
     def test_too_many_bits(self):
         floats, network = quantised(small_model, 10)
         with pytest.raises(CspError, match=r"^layer .: acc_bits 32 and acc_shift .* than 32 bits$"):
             AwareNetwork(floats, network, acc_bits=32)
-        with pytest.raises(CspError, match="^acc_bits must be 8 … 32, not 33$"):
+        with pytest.raises(CspError, match=r"^acc_bits must be 8 … 32, not 33$"):
             AwareNetwork(floats, network, acc_bits=33)

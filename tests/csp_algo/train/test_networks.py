@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
-import dataclasses
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from csp_algo.train.transformer import TinyTransformer
 from csp_hw.config import PRESETS
 from sim import golden
 from sim.program.compiler import compile_network
-from tests.csp_algo.train.small import with_statistics
 
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3)])

@@ -135,6 +135,6 @@ class TestGroup:
 
     def test_a_batch_that_cannot_be_shared(self):
         with pytest.raises(
-            CspError, match="^a batch of 64 images cannot be shared by 3 processes$"
+            CspError, match=r"^a batch of 64 images cannot be shared by 3 processes$"
         ):
             Group(size=3).check_batch(64)

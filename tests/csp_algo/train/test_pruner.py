@@ -209,5 +209,5 @@ def test_refusals(strengths, error, message, method):
 def test_a_mask_cannot_come_on_twice():
     model = small_model()
     pruner.prune(model, {"8": 0.6}, 4)
-    with pytest.raises(CspError, match="^8: is masked already$"):
+    with pytest.raises(CspError, match=r"^8: is masked already$"):
         pruner.prune(model, {"8": 0.7}, 4)

@@ -93,7 +93,7 @@ class TestTraining:
             assert [dataclasses.replace(row, seconds=None) for row in others] == timeless
 
     def test_a_strength_needs_a_penalty(self):
-        with pytest.raises(CspError, match="^some: λ is 0.1, but there is no penalty$"):
+        with pytest.raises(CspError, match=r"^some: λ is 0.1, but there is no penalty$"):
             self.train(dataclasses.replace(self.STAGE, strength=0.1))
 
     def test_divergence_is_an_error(self):
