@@ -90,13 +90,13 @@ class _Total(torch.autograd.Function):
     """The sum over processes; what each makes of it adds to the gradient of all."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
         total = x.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+    def backward(_: Any, grad: torch.Tensor) -> torch.Tensor:
         total = grad.clone()
         distributed.all_reduce(total)
         return total

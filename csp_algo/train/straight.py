@@ -15,11 +15,11 @@ EXACT = {torch.float32: 1 << 24, torch.float64: 1 << 53}
 
 class _Nearest(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
         return torch.round(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+    def backward(_: Any, grad: torch.Tensor) -> torch.Tensor:
         return grad
 
 
