@@ -13,7 +13,7 @@ from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.quantize import safe_shifts
 from csp_algo.train import data, flow, search
-from csp_algo.train.distributed import joined
+from csp_algo.train.distributed import alone, joined
 from csp_algo.train.method import Method
 
 
@@ -51,6 +51,7 @@ def choose(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
 
     def work() -> None:
+        alone("choose")
         test, training = _images(chosen.data)
         table = chosen.out / "choice.csv"
         learnt, _ = search.choose(
@@ -86,6 +87,7 @@ def ablate(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
 
     def work() -> None:
+        alone("ablate")
         plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
         axes = _axes(chosen.vary)
         _, training = _images(chosen.data)

@@ -75,7 +75,7 @@ class Group:
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
     """Join the processes that ``torchrun`` started, over gloo; alone, give a group of one."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _size()
     if size == 1:
         yield Group()
         return
@@ -84,6 +84,23 @@ def joined() -> Iterator[Group]:
         yield Group(rank=distributed.get_rank(), size=size)
     finally:
         distributed.destroy_process_group()
+
+
+def alone(what: str) -> None:
+    """Refuse to do something in one of several processes that ``torchrun`` started.
+
+    Raises
+    ------
+    CspError
+        There are several.
+    """
+    size = _size()
+    if size > 1:
+        raise CspError(f"{what} runs in one process, not in {size}")
+
+
+def _size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class _Total(torch.autograd.Function):

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from csp_algo.errors import CspError
-from csp_algo.train.layers import Prunable, from_matrices, prunable, resolve
+from csp_algo.train.layers import KINDS, Prunable, from_matrices, prunable, resolve
 from csp_algo.train.method import Method
 
 
@@ -70,6 +70,7 @@ def prune(
     cols: int,
     *,
     method: Method = Method.CASCADE,
+    kinds: tuple[type[nn.Module], ...] = KINDS,
 ) -> dict[str, Pruned]:
     """Mask layers, each at the strength that comes closest to its target.
 
@@ -83,19 +84,21 @@ def prune(
         Filters of a chunk.
     method : Method
         Whose rule decides.
+    kinds : types of modules
+        Patterns match names of these only.
 
     Raises
     ------
     CspError
         A name is no layer with weights, a layer is masked already, or a target is out of reach.
     """
-    layers = prunable(model)
+    layers = prunable(model, kinds=kinds)
     chosen = resolve(layers, targets)
     strengths = {
         name: method.strength(to_arrays(layers[name]), cols, target, name)
         for name, target in chosen.items()
     }
-    return prune_at(model, strengths, cols, method=method)
+    return prune_at(model, strengths, cols, method=method, kinds=kinds)
 
 
 def prune_at(
@@ -104,6 +107,7 @@ def prune_at(
     cols: int,
     *,
     method: Method = Method.CASCADE,
+    kinds: tuple[type[nn.Module], ...] = KINDS,
 ) -> dict[str, Pruned]:
     """Mask layers, each at a given strength q.
 
@@ -119,7 +123,7 @@ def prune_at(
         A name is no layer with weights, a layer is masked already, q is out of range, or it
         leaves a layer without any weight.
     """
-    layers = prunable(model)
+    layers = prunable(model, kinds=kinds)
     results = {}
     for name, q in resolve(layers, strengths).items():
         layer = layers[name]

@@ -168,6 +168,11 @@ def test_a_later_pattern_overrides():
     assert pruned["3"].sparsity == pytest.approx(0.3, abs=0.01)
 
 
+def test_a_kind_of_module():
+    pruned = pruner.prune(small_model(), {"*": 0.3}, 4, kinds=(nn.Linear,))
+    assert list(pruned) == ["8", "11"]
+
+
 def test_no_gradient_reaches_what_is_masked_and_the_mask_can_be_taken_off():
     model = small_model().eval()
     mask = pruner.prune(model, {"3": 0.5}, 4)["3"].mask

@@ -120,6 +120,17 @@ def test_choose_tells_if_nothing_is_good(folder, capsys):
     assert len(table(folder / "choice" / "choice.csv")) == 1
 
 
+def test_searches_run_in_one_process(folder, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = ["--strength", "0.001", "--quantile", "1"]
+    assert commands.choose(RECIPE, [*options(folder, "choice"), *given]) == 2
+    assert commands.ablate(RECIPE, [*options(folder, "a.csv"), "--vary", "cols=4"]) == 2
+    told = (
+        "error: choose runs in one process, not in 2\nerror: ablate runs in one process, not in 2"
+    )
+    assert capsys.readouterr().err.strip() == told
+
+
 def test_ablate(folder, monkeypatch):
     monkeypatch.setattr(flow, "examine", lambda *_, **__: pytest.fail("a look at test images"))
     given = ["--vary", "period=4,8", "--vary", "acc_bits=10,24", "--vary", "cols=2,4"]
