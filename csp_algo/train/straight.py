@@ -47,7 +47,9 @@ class _PartialSums(torch.autograd.Function):
         bits: int,
     ) -> torch.Tensor:
         ctx.period, ctx.factor = period, 0.5**t
-        reach = int(weights.abs().sum(0).max() * activations.abs().max()) if weights.numel() else 0
+        reach = 0
+        if weights.numel():
+            reach = int(weights.abs().sum(0).max()) * int(activations.abs().max())
         limit = 1 << (bits - 1)
         if t == 0 and reach < limit:
             # No prefix of any sum can saturate: the order of the additions does not matter.

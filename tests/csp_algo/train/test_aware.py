@@ -211,6 +211,19 @@ class TestGradients:
         for want, grad in zip(wanted, grads, strict=True):
             torch.testing.assert_close(grad, want, rtol=1e-4, atol=1e-3)
 
+    @pytest.mark.parametrize(("t", "bits"), [(0, 32), (0, 26), (3, 26)])
+    def test_sums_that_float32_cannot_hold(self, t, bits):
+        rng = np.random.default_rng(2)
+        x, w = rng.integers(200, 256, (5, 2001)), rng.integers(100, 128, (2001, 3))
+        acc = np.zeros((5, 3), np.int64)
+        for start in range(0, 2001, 32):
+            taps = slice(start, start + 32)
+            acc, _ = accumulate(acc, x[:, taps] @ w[taps], t, bits)
+        one, other = (torch.from_numpy(each).float() for each in (x, w))
+        got = partial_sums(one, other, period=32, t=t, bits=bits)
+        np.testing.assert_array_equal(got.numpy(), acc)
+        assert t or (acc > 1 << 24).all()
+
     def test_rounding_passes_gradients(self):
         x = torch.tensor([-2.5, -0.5, 0.49, 1.5, 2.5], dtype=torch.float64, requires_grad=True)
         nearest(x).sum().backward()
