@@ -24,6 +24,7 @@ Row = dict[str, str]
 TITLES = {
     "cols": "filters of a chunk",
     "q": "strength q",
+    "keep": "kept, relative to the plan",
     "strength": "λ",
     "period": "truncation period T",
     "acc_bits": "bits of a partial sum",

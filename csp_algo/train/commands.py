@@ -39,12 +39,16 @@ def train(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
 
 
 def choose(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
-    """Choose λ and q by held images and save that network; the result is the exit status."""
+    """Choose λ, and q or densities, and save that network; the result is the exit status."""
     parser = _parser(f"python -m {__package__} choose {recipe.name}", recipe.plan)
     parser.add_argument("--out", type=Path, required=True, help="choice.csv, network.csp, …")
     parser.add_argument("--work", type=Path, required=True, help="keeps the states of all trials")
     parser.add_argument("--strength", type=float, nargs="+", required=True, help="values of λ")
-    parser.add_argument("--quantile", type=float, nargs="+", required=True, help="values of q")
+    values = parser.add_mutually_exclusive_group(required=True)
+    values.add_argument("--quantile", type=float, nargs="+", help="values of q, one for all layers")
+    values.add_argument(
+        "--density", type=float, nargs="+", help="values of keep, which scales every target's 1 − s"
+    )
     parser.add_argument(
         "--drop", type=float, default=1.0, help="points that may be lost on held images (default 1)"
     )
@@ -54,18 +58,20 @@ def choose(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
         alone("choose")
         test, training = _images(chosen.data)
         table = chosen.out / "choice.csv"
-        learnt, _ = search.choose(
+        learnt, trials = search.choose(
             recipe,
             _plan(chosen, recipe.plan),
             training,
             test,
             strengths=chosen.strength,
-            quantiles=chosen.quantile,
+            axis="keep" if chosen.quantile is None else "q",
+            values=chosen.quantile or chosen.density,
             drop=chosen.drop,
             work=chosen.work,
             table=table,
         )
-        print(f"chosen: λ {learnt.plan.strength:g}, q {learnt.plan.q:g}")
+        (best,) = (trial for trial in trials if trial.test is not None)
+        print(f"chosen: {best.pruning}")
         _save(recipe, learnt, test, chosen.out)
 
     return _status(work)
@@ -116,6 +122,9 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
         "--method", type=Method, choices=list(Method), default=usual.method, help="penalty and rule"
     )
     parser.add_argument("--q", type=float, default=usual.q, help="one strength instead of targets")
+    parser.add_argument(
+        "--keep", type=float, default=usual.keep, help="times 1 − target is kept of every layer"
+    )
     parser.add_argument("--epochs", type=int, nargs=3, default=usual.epochs, metavar="N")
     parser.add_argument(
         "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
@@ -148,6 +157,7 @@ def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
         period=chosen.period,
         method=chosen.method,
         q=chosen.q,
+        keep=chosen.keep,
         epochs=tuple(chosen.epochs),
         aware=chosen.aware,
         acc_bits=chosen.acc_bits,

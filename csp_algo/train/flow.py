@@ -40,7 +40,7 @@ EPOCH_LIMIT = 10_000
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
-YOUNGER = frozenset({"method", "q", "acc_bits", "aware", "images"})
+YOUNGER = frozenset({"method", "q", "keep", "acc_bits", "aware", "images"})
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
 
@@ -66,6 +66,8 @@ class Plan:
         Penalty and rule.
     q : float, optional
         One pruning strength for all layers with a target, instead of their targets.
+    keep : float
+        What is kept of every layer, 1 − target, times this: 0.5 keeps half as much.
     acc_bits : int
         Width B of a partial sum.
     aware : int
@@ -89,6 +91,7 @@ class Plan:
     threads: int = 1
     method: Method = Method.CASCADE
     q: float | None = None
+    keep: float = 1.0
     acc_bits: int = 24
     aware: int = 0
     images: int | None = None
@@ -104,6 +107,18 @@ class Plan:
             check_int("images", self.images, 1, IMAGE_LIMIT)
         if not (math.isfinite(self.strength) and self.strength >= 0):
             raise CspError(f"strength must be finite and not negative, not {self.strength}")
+
+        if not (math.isfinite(self.keep) and self.keep > 0):
+            raise CspError(f"keep must be finite and above 0, not {self.keep}")
+        for name, share in self.shares().items():
+            if not 0 <= share < 1:
+                raise CspError(f"the target of {name} must be 0 or more and below 1, not {share:g}")
+
+    def shares(self) -> dict[str, float]:
+        """Give the targets under ``keep``."""
+        if self.keep == 1:
+            return dict(self.targets)
+        return {name: 1 - self.keep * (1 - share) for name, share in self.targets.items()}
 
     def stages(self) -> tuple[schedule.Stage, ...]:
         """Give the four stages; each has its own seed."""
@@ -288,7 +303,7 @@ class _Run:
         self.learnt = data.to_tensor(self.training)
         self.validation = data.to_tensor(self.held)
         layers = prunable(self.model)
-        self.targets = resolve(layers, plan.targets)
+        self.targets = resolve(layers, plan.shares())
         self.exempt = frozenset(layers) - frozenset(self.targets)
         self.log: list[schedule.Row] = []
         # What a stage's saved state depends on grows from stage to stage.

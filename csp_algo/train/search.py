@@ -22,6 +22,7 @@ from csp_algo.train.pruner import ErasedError
 AXES: Mapping[str, type[int] | type[float]] = {
     "cols": int,
     "q": float,
+    "keep": float,
     "strength": float,
     "period": int,
     "acc_bits": int,
@@ -36,7 +37,7 @@ class Trial:
 
     Attributes
     ----------
-    method, strength, q, cols, period, acc_bits : of the plan
+    method, strength, q, keep, cols, period, acc_bits : of the plan
     dense, fine, int8 : float, optional
         Accuracies after the dense stage, after fine-tuning, and of the quantised network; empty
         if pruning erased a layer.
@@ -55,6 +56,7 @@ class Trial:
     method: str
     strength: float
     q: float | None
+    keep: float
     cols: int
     period: int
     acc_bits: int
@@ -66,6 +68,12 @@ class Trial:
     words: float | None = None
     note: str = ""
     test: float | None = None
+
+    @property
+    def pruning(self) -> str:
+        """λ, and q or what is kept."""
+        rule = f"keep {self.keep:g}" if self.q is None else f"q {self.q:g}"
+        return f"λ {self.strength:g}, {rule}"
 
     @property
     def reached(self) -> float | None:
@@ -93,6 +101,7 @@ def attempt(
         method=str(plan.method),
         strength=plan.strength,
         q=plan.q,
+        keep=plan.keep,
         cols=plan.cols,
         period=plan.period,
         acc_bits=plan.acc_bits,
@@ -135,8 +144,7 @@ def best(trials: Iterable[Trial], drop: float) -> Trial:
     if not good:
         trial, change, _ = max(known, key=lambda each: each[1])
         raise CspError(
-            f"no trial loses at most {drop:g} points; λ {trial.strength:g} with q {trial.q:g} "
-            f"loses {-change:.2f}"
+            f"no trial loses at most {drop:g} points; {trial.pruning} loses {-change:.2f}"
         )
     return min(good, key=lambda each: (each[2], -each[1]))[0]
 
@@ -148,19 +156,22 @@ def choose(
     test: data.Images,
     *,
     strengths: Sequence[float],
-    quantiles: Sequence[float],
+    axis: str,
+    values: Sequence[float],
     drop: float,
     work: Path,
     table: Path,
 ) -> tuple[flow.Learnt, list[Trial]]:
-    """Choose λ and q by held images, then look at the test images once.
+    """Choose λ, and q or what is kept, by held images, then look at the test images once.
 
     Parameters
     ----------
     plan : Plan
         What all trials have in common.
-    strengths, quantiles : of float
-        Values of λ and of q; all pairs are tried.
+    strengths : of float
+        Values of λ.
+    axis, values : str, of float
+        ``q`` or ``keep``, and its values; all pairs are tried.
     drop : float
         Points of accuracy that the integers may lose to the dense network, on held images.
     work : Path
@@ -174,16 +185,17 @@ def choose(
     CspError
         No pair loses so little, or a plan is out of range.
     """
+    plans: list[flow.Plan] = []
     trials: list[Trial] = []
     for strength in strengths:
-        for q in quantiles:
-            varied = dataclasses.replace(plan, strength=strength, q=q)
+        for value in values:
+            varied = _varied(plan, axis, value, strength=strength)
+            plans.append(varied)
             trials.append(attempt(recipe, varied, training, work=work))
             write_table(trials, table)
     chosen = best(trials, drop)
     place = trials.index(chosen)
-    varied = dataclasses.replace(plan, strength=chosen.strength, q=chosen.q)
-    learnt = flow.learn(recipe, varied, training, work=work)
+    learnt = flow.learn(recipe, plans[place], training, work=work)
     rows = flow.examine(learnt, test)
     trials[place] = dataclasses.replace(chosen, test=rows[-1].test)
     write_table(trials, table)
@@ -221,14 +233,18 @@ def ablate(
     names: list[str] = []
     for axis, values in axes.items():
         for value in values:
-            if AXES[axis](value) != value:
-                raise CspError(f"{axis} must be an integer, not {value:g}")
-            changed: dict[str, Any] = {axis: AXES[axis](value)}
-            varied = dataclasses.replace(plan, **changed)
+            varied = _varied(plan, axis, value)
             trials.append(attempt(recipe, varied, training, work=work))
             names.append(axis)
             write_table(trials, table, axes=names)
     return trials
+
+
+def _varied(plan: flow.Plan, axis: str, value: float, **others: Any) -> flow.Plan:
+    """Give a plan with another value of one field, and of others."""
+    if AXES[axis](value) != value:
+        raise CspError(f"{axis} must be an integer, not {value:g}")
+    return dataclasses.replace(plan, **{**others, axis: AXES[axis](value)})
 
 
 def write_table(trials: Sequence[Trial], path: Path, *, axes: Sequence[str] | None = None) -> None:

@@ -26,6 +26,7 @@ def trial(words: float, reached: float | None, **fields: object) -> Trial:
         "method": "cascade",
         "strength": 0.1,
         "q": 2.0,
+        "keep": 1.0,
         "cols": 4,
         "period": 8,
         "acc_bits": 24,
@@ -48,7 +49,7 @@ class TestBest:
         assert best(trials, 1.0) is trials[1]
 
     def test_refusals(self):
-        message = r"^no trial loses at most 0.2 points; λ 0.1 with q 2 loses 0.50$"
+        message = r"^no trial loses at most 0.2 points; λ 0.1, q 2 loses 0.50$"
         with pytest.raises(CspError, match=message):
             best([trial(30, 89.5), trial(20, 89.0)], 0.2)
         with pytest.raises(CspError, match=r"^every trial erased a layer: choose smaller q$"):
@@ -111,6 +112,22 @@ def test_choose(folder, capsys, monkeypatch):
     assert f"{flow.zeros(network):.2f}" == chosen["sparsity"]
     assert f'"q": {float(chosen["q"])}' in network.metadata["plan"]
     assert f"chosen: λ {chosen['strength']}, q {chosen['q']}" in capsys.readouterr().out
+
+
+def test_choose_among_densities(folder, capsys):
+    given = ["--strength", "0.001", "--density", "0.5", "1", "--drop", "100"]
+    assert commands.choose(RECIPE, [*options(folder, "choice"), *given]) == 0
+    rows = table(folder / "choice" / "choice.csv")
+    assert [(row["q"], row["keep"], bool(row["test"])) for row in rows] == [
+        ("", "0.5", True),
+        ("", "1", False),
+    ]
+    assert "chosen: λ 0.001, keep 0.5" in capsys.readouterr().out
+    layers = container.load(folder / "choice" / "network.csp").layers()
+    for layer in layers:
+        if layer.name in PLAIN.targets:
+            kept = float((layer.weights() != 0).mean())
+            assert kept == pytest.approx(0.5 * (1 - PLAIN.targets[layer.name]), abs=0.03)
 
 
 def test_choose_tells_if_nothing_is_good(folder, capsys):
@@ -179,7 +196,7 @@ def test_methods(folder, method):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--vary", "rows=3"], "rows cannot be varied; there are: cols, q, strength, period, acc_"),
+        (["--vary", "rows=3"], "rows cannot be varied; there are: cols, q, keep, strength, period"),
         (["--vary", "cols=a"], "--vary 'cols=a' is not FIELD=V,V,…"),
         (["--vary", "period=4.5"], "period must be an integer, not 4.5"),
         (["--vary", "cols=0"], "cols must be 1 … 256, not 0"),
@@ -187,6 +204,8 @@ def test_methods(folder, method):
         (["--vary", "cols=4", "--aware", "-1"], "epochs of stage aware must be 0 … 10000, not -1"),
         (["--vary", "cols=4", "--period", "33"], "period must be 1 … 32, not 33"),
         (["--vary", "cols=4", "--strength", "nan"], "strength must be finite and not negative, no"),
+        (["--vary", "keep=0"], "keep must be finite and above 0, not 0.0"),
+        (["--vary", "keep=2"], "the target of conv2 must be 0 or more and below 1, not -0.2"),
         (["--vary", "cols=4", "--images", "0"], "images must be 1 … 2147483647, not 0"),
         (["--vary", "cols=4", "--images", "281"], "images is 281, there are 280 to train on"),
         (["--vary", "cols=4", "--validation", "0"], "validation must be 1 … 2147483647, not 0"),
