@@ -6,10 +6,10 @@ ARGS   ?=
 SETUP   = @python="$$(sh tools/check_host.sh)" && "$$python" tools/environment.py $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format soak bench synth area others registers firmware clean distclean host
+.PHONY: help demo test lint format soak train-test bench synth area others registers firmware clean distclean host
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: host $(VENV)/core.stamp ## run the pruned classifier on the generated Verilog
 	@$(PY) -m sim demo $(ARGS)
@@ -29,6 +29,9 @@ format: $(VENV)/test.stamp ## let ruff rewrite the sources
 
 soak: host $(VENV)/test.stamp $(VENV)/models.stamp ## the long tests: 32x32, real networks, hundreds of random layers
 	$(PY) -m pytest -m soak --hypothesis-profile=soak $(ARGS)
+
+train-test: host $(VENV)/test.stamp $(VENV)/train.stamp ## tests of training: installs torch, which `make test` does not
+	$(PY) -m pytest tests/csp_algo/train $(ARGS)
 
 bench: host $(VENV)/core.stamp ## speed of the co-simulation
 	$(PY) benchmarks/cosim_speed.py $(ARGS)

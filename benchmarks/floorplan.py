@@ -14,7 +14,6 @@ import re
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 #: Where blocks of four multipliers, or memories, begin; where they stand in a block; their lines.
 BLOCKS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
@@ -71,6 +70,8 @@ def place(cells: dict[str, Any], rows: int, cols: int) -> None:
     rows, cols : int
         Of the array.
     """
+    from scipy.optimize import linear_sum_assignment  # others import this without the extra
+
     for kind, sites in SITES.items():
         names = [name for name, cell in cells.items() if cell["type"] == kind]
         wishes = np.array([wish(name, rows, cols) for name in names]).reshape(-1, 2)

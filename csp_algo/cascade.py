@@ -6,7 +6,6 @@ chunks and counts, while the deviation, q and the sparsity belong to the layer a
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +41,9 @@ def scores(weights: Weights, cols: int, *, name: str = "weights") -> Floats:
     CspError
         A weight is NaN or infinite; the message names the layer and the position.
     """
-    absolute = np.abs(_checked(weights, cols, name))
+    absolute = np.abs(checked(weights, cols, name))
+    tails = _tail_sums(absolute, cols)
     starts = np.arange(0, absolute.shape[-2], cols)
-    tails = _tail_sums(absolute, starts)
     left = absolute.shape[-2] - starts
     return np.asarray(tails / left[:, None] * np.arange(len(starts), 0, -1)[:, None])
 
@@ -64,9 +63,8 @@ def counts_at(weights: Weights, cols: int, q: float, *, name: str = "weights") -
     CspError
         q is negative or not finite, or a weight is not finite.
     """
-    if not (np.isfinite(q) and q >= 0):
-        raise CspError(f"{name}: strength q must be finite and not negative, not {q}")
-    values = _checked(weights, cols, name)
+    check_strength(q, name)
+    values = checked(weights, cols, name)
     alive = scores(values, cols, name=name) > q * float(np.std(values))
     return np.asarray(np.logical_and.accumulate(alive, axis=-2).sum(axis=-2, dtype=np.int64))
 
@@ -113,10 +111,31 @@ def q_for_sparsity(
         The target is out of range or out of reach (the message says what is the closest), or a
         weight is not finite.
     """
-    values = _checked(weights, cols, name)
-    reached = np.minimum.accumulate(scores(values, cols, name=name), axis=-2)
+    reached = np.minimum.accumulate(scores(weights, cols, name=name), axis=-2)
+    return strength_for(reached, weights, cols, target, tolerance=tolerance, name=name)
+
+
+def strength_for(
+    reached: Floats,
+    weights: Weights,
+    cols: int,
+    target: float,
+    *,
+    tolerance: float | None = None,
+    name: str = "weights",
+) -> float:
+    """Give the strength q for a target sparsity where a chunk survives iff reached > q·std(W).
+
+    Parameters
+    ----------
+    reached : float64 [..., K, J]
+        Of each chunk.
+
+    The others, and the errors, are those of :func:`q_for_sparsity`.
+    """
+    values = checked(weights, cols, name)
     deviation = float(np.std(values))
-    nonzero = chunk_sums(values, cols, lambda each: each != 0, name=name)
+    nonzero = chunk_sums((values != 0).astype(np.float64), cols)
 
     def result(q: float) -> float:
         return 1.0 - float(nonzero[reached > q * deviation].sum()) / values.size
@@ -181,20 +200,6 @@ def nearest_strength(
     return best
 
 
-def chunk_sums(
-    weights: Weights, cols: int, of: Callable[[Floats], npt.NDArray[Any]], *, name: str = "weights"
-) -> Floats:
-    """Give the sums of a function of the weights over each chunk of each tap, float64 [..., K, J].
-
-    Raises
-    ------
-    CspError
-        A weight is NaN or infinite.
-    """
-    values = np.asarray(of(_checked(weights, cols, name)), dtype=np.float64)
-    return _chunk_sums(values, np.arange(0, values.shape[-2], cols))
-
-
 def regulariser(weights: Weights, cols: int, *, name: str = "weights") -> float:
     """Give R = Σ_k s_k Σ_j ‖W[k·cols:, j]‖₂ with s_k = (k + 1) / (K (K + 1) / 2).
 
@@ -208,8 +213,8 @@ def regulariser(weights: Weights, cols: int, *, name: str = "weights") -> float:
     CspError
         A weight is NaN or infinite.
     """
-    values = _checked(weights, cols, name)
-    norms = np.sqrt(_tail_sums(values**2, np.arange(0, values.shape[-2], cols)))
+    values = checked(weights, cols, name)
+    norms = np.sqrt(_tail_sums(values**2, cols))
     return float((norms * tail_weights(values.shape[-2], cols)[:, None]).sum())
 
 
@@ -219,7 +224,20 @@ def tail_weights(filters: int, cols: int) -> Floats:
     return np.arange(1, count + 1, dtype=np.float64) / (count * (count + 1) / 2)
 
 
-def _checked(weights: Weights, cols: int, name: str) -> Floats:
+def check_strength(q: float, name: str) -> None:
+    """Refuse a strength q that is negative or not finite."""
+    if not (np.isfinite(q) and q >= 0):
+        raise CspError(f"{name}: strength q must be finite and not negative, not {q}")
+
+
+def checked(weights: Weights, cols: int, name: str) -> Floats:
+    """Give weights [..., M, J] as float64.
+
+    Raises
+    ------
+    CspError
+        They are no such array, ``cols`` is out of range, or a weight is NaN or infinite.
+    """
     values = np.asarray(weights, dtype=np.float64)
     check_int(f"{name}: cols", cols, 1, COLS_LIMIT)
     if values.ndim < 2 or not values.size:
@@ -232,10 +250,11 @@ def _checked(weights: Weights, cols: int, name: str) -> Floats:
     return values
 
 
-def _chunk_sums(values: Floats, starts: npt.NDArray[np.int64]) -> Floats:
-    return np.asarray(np.add.reduceat(values, starts, axis=-2))
+def chunk_sums(values: Floats, cols: int) -> Floats:
+    """Give the sum over the filters of each chunk, [..., K, J] for [..., M, J]."""
+    return np.asarray(np.add.reduceat(values, np.arange(0, values.shape[-2], cols), axis=-2))
 
 
-def _tail_sums(values: Floats, starts: npt.NDArray[np.int64]) -> Floats:
-    sums = _chunk_sums(values, starts)
+def _tail_sums(values: Floats, cols: int) -> Floats:
+    sums = chunk_sums(values, cols)
     return np.flip(np.cumsum(np.flip(sums, axis=-2), axis=-2), axis=-2)

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from csp_algo.cascade import Counts, Floats, Weights, chunk_sums, nearest_strength, reach
+from csp_algo.cascade import (
+    Counts,
+    Floats,
+    Weights,
+    checked,
+    chunk_sums,
+    nearest_strength,
+    reach,
+)
 
 
 def worths(
@@ -47,7 +55,7 @@ def worths(
     CspError
         A weight is NaN or infinite.
     """
-    squares = chunk_sums(weights, cols, lambda values: values**2, name=name)
+    squares = chunk_sums(checked(weights, cols, name) ** 2, cols)
     if moments is not None:
         squares = squares * moments[..., None, :]
     sizes = np.full(squares.shape[-2], float(cols))
@@ -116,7 +124,8 @@ def price_for_sparsity(
         # A layer is never erased as a whole.
         worth.flat[int(np.argmax(worth))] = top
     nonzero = [
-        chunk_sums(weights, cols, lambda values: values != 0, name=name) for weights in layers
+        chunk_sums((checked(weights, cols, name) != 0).astype(np.float64), cols)
+        for weights in layers
     ]
     size = sum(np.asarray(weights).size for weights in layers)
 

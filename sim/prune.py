@@ -254,13 +254,14 @@ def _show(
         console.print(f"preset {options.preset} cannot run it: {reason}", highlight=False)
     for node in imported.host:
         console.print(f"host: {node.name} ({node.kind}): {node.why}", highlight=False)
-    console.print(f"wrote {options.output}", highlight=False)
+    console.print(f"wrote {options.output}", highlight=False, soft_wrap=True)
     if result.difference is not None:
         verdict = "equal" if result.equal else f"differs by more than {TOLERANCE:g}"
         console.print(
             f"wrote {options.onnx}: ONNX Runtime {verdict}, largest difference "
             f"{result.difference:.1e} of a map's largest value",
             highlight=False,
+            soft_wrap=True,
         )
 
 

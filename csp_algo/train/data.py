@@ -99,17 +99,17 @@ def augment(pixels: torch.Tensor, generator: torch.Generator, *, reach: int = 2)
 
     Parameters
     ----------
-    pixels : float[N, 1, H, W]
+    pixels : float[N, C, H, W]
     generator : torch.Generator
         The only source of chance.
     """
-    count, _, height, width = pixels.shape
-    padded = torch.nn.functional.pad(pixels, (reach, reach, reach, reach))[:, 0]
+    count, channels, height, width = pixels.shape
+    padded = torch.nn.functional.pad(pixels, (reach, reach, reach, reach))
     dy = torch.randint(0, 2 * reach + 1, (count, 1), generator=generator)
     dx = torch.randint(0, 2 * reach + 1, (count, 1), generator=generator)
     mirrored = torch.rand((count, 1), generator=generator) < 0.5
     y = torch.arange(height) + dy
     forward = torch.arange(width).expand(count, width)
     x = torch.where(mirrored, width - 1 - forward, forward) + dx
-    images = torch.arange(count)
-    return padded[images[:, None, None], y[:, :, None], x[:, None, :]].unsqueeze(1)
+    image, channel = torch.arange(count)[:, None, None, None], torch.arange(channels)[:, None, None]
+    return padded[image, channel, y[:, None, :, None], x[:, None, None, :]]

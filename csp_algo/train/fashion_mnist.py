@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from csp_algo.train import flow
+from csp_algo.train import commands, flow
 
 #: Share of zeros for each pruned layer. The thin first convolution and the last layer are exempt.
 TARGETS = {"conv2": 0.45, "conv3": 0.6, "conv4": 0.7, "conv5": 0.8, "linear6": 0.86}
@@ -48,11 +48,15 @@ def build_model() -> nn.Sequential:
     return nn.Sequential(OrderedDict(parts)).to(memory_format=torch.channels_last)
 
 
+def recipe() -> flow.Recipe:
+    """Give what the flow needs to know of this network."""
+    plan = flow.Plan(targets=TARGETS)
+    return flow.Recipe(name="fashion_mnist", build=build_model, plan=plan, samples=256)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit status."""
-    plan = flow.Plan(targets=TARGETS)
-    recipe = flow.Recipe(name="fashion_mnist", build=build_model, plan=plan, samples=256)
-    return flow.main(recipe, arguments)
+    return commands.train(recipe(), arguments)
 
 
 if __name__ == "__main__":

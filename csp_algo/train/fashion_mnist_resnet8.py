@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from csp_algo.train import flow
+from csp_algo.train import commands, flow
 from csp_algo.train.residual import BasicBlock
 
 #: Share of zeros for each pruned layer. The thin first convolution and the last layer are exempt.
@@ -48,11 +48,15 @@ def build_model() -> nn.Sequential:
     return nn.Sequential(OrderedDict(parts)).to(memory_format=torch.channels_last)
 
 
+def recipe() -> flow.Recipe:
+    """Give what the flow needs to know of this network."""
+    plan = flow.Plan(targets=TARGETS, epochs=(12, 6, 10))
+    return flow.Recipe(name="fashion_mnist_resnet8", build=build_model, plan=plan)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit status."""
-    plan = flow.Plan(targets=TARGETS, epochs=(12, 6, 10))
-    recipe = flow.Recipe(name="fashion_mnist_resnet8", build=build_model, plan=plan)
-    return flow.main(recipe, arguments)
+    return commands.train(recipe(), arguments)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way from an untrained network to a file of integers, which all networks share.
+"""The way from an untrained network to integers, which all networks share.
 
-Dense training, training with λ·R, pruning, fine-tuning under masks, quantisation. A network's own
-script gives a :class:`Recipe` and its command line is :func:`main`.
+Dense training, training with λ·R, pruning, fine-tuning under masks, quantisation, and, if the plan
+asks for it, fine-tuning of the integers with truncated sums. A network's own script gives a
+:class:`Recipe`; :mod:`csp_algo.train.commands` is the command line.
 """
 
-import argparse
 import copy
 import dataclasses
 import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+import math
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from csp_algo import container
-from csp_algo.errors import CspError
+from csp_algo.errors import CspError, check_int
+from csp_algo.geometry import COLS_LIMIT, PERIOD_LIMIT
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input, Network
-from csp_algo.quantize import FloatNetwork, quantise, safe_shifts
+from csp_algo.quantize import ACC_BITS, FloatNetwork, quantise
 from csp_algo.train import data, pruner, schedule
+from csp_algo.train.aware import AwareNetwork
 from csp_algo.train.checkpoint import Checkpoint
+from csp_algo.train.distributed import Group
 from csp_algo.train.evaluate import integer_accuracy
 from csp_algo.train.export import to_float_network
+from csp_algo.train.layers import prunable, resolve
+from csp_algo.train.method import Method
 
 #: Images at the end of the training set that are held back: λ and the targets are judged by them.
 VALIDATION = 5000
+#: Most images of a set.
+IMAGE_LIMIT = 2**31 - 1
+#: Most epochs of a stage.
+EPOCH_LIMIT = 10_000
+#: Names of the stages, in order.
+STAGES = ("dense", "regularised", "fine", "aware")
+#: Fields of a plan that the first files did not know.
+YOUNGER = frozenset({"method", "q", "keep", "acc_bits", "aware", "images"})
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
 
@@ -40,7 +51,7 @@ class Plan:
 
     Attributes
     ----------
-    targets : share of zeros for each pruned layer; layers without one are exempt
+    targets : share of zeros for each pruned layer, or pattern of names; all others are exempt
     seed : int
     cols, period : int
         Filters of a chunk and T.
@@ -51,6 +62,23 @@ class Plan:
         Images at the end of the training set that are not trained on.
     threads : int
         The order of sums, and so the last bits of the weights, depend on it.
+    method : Method
+        Penalty and rule.
+    q : float, optional
+        One pruning strength for all layers with a target, instead of their targets.
+    keep : float
+        What is kept of every layer, 1 − target, times this: 0.5 keeps half as much.
+    acc_bits : int
+        Width B of a partial sum.
+    aware : int
+        Epochs of quantisation-aware fine-tuning.
+    images : int, optional
+        Only the first images of the training set are used, held ones included; all if not given.
+
+    Raises
+    ------
+    CspError
+        A value is out of range; the message names it.
     """
 
     targets: dict[str, float]
@@ -61,21 +89,68 @@ class Plan:
     epochs: tuple[int, int, int] = (10, 5, 5)
     validation: int = VALIDATION
     threads: int = 1
+    method: Method = Method.CASCADE
+    q: float | None = None
+    keep: float = 1.0
+    acc_bits: int = 24
+    aware: int = 0
+    images: int | None = None
 
-    def stages(self) -> tuple[schedule.Stage, schedule.Stage, schedule.Stage]:
-        """Give the three stages; each has its own seed."""
+    def __post_init__(self) -> None:
+        check_int("cols", self.cols, 1, COLS_LIMIT)
+        check_int("period", self.period, 1, PERIOD_LIMIT)
+        check_int("acc_bits", self.acc_bits, *ACC_BITS)
+        for name, epochs in zip(STAGES, (*self.epochs, self.aware), strict=True):
+            check_int(f"epochs of stage {name}", epochs, 0, EPOCH_LIMIT)
+        check_int("validation", self.validation, 1, IMAGE_LIMIT)
+        if self.images is not None:
+            check_int("images", self.images, 1, IMAGE_LIMIT)
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise CspError(f"strength must be finite and not negative, not {self.strength}")
+
+        if not (math.isfinite(self.keep) and self.keep > 0):
+            raise CspError(f"keep must be finite and above 0, not {self.keep}")
+        for name, share in self.shares().items():
+            if not 0 <= share < 1:
+                raise CspError(f"the target of {name} must be 0 or more and below 1, not {share:g}")
+
+    def shares(self) -> dict[str, float]:
+        """Give the targets under ``keep``."""
+        if self.keep == 1:
+            return dict(self.targets)
+        return {name: 1 - self.keep * (1 - share) for name, share in self.targets.items()}
+
+    def stages(self) -> tuple[schedule.Stage, ...]:
+        """Give the four stages; each has its own seed."""
         dense, regularised, fine = self.epochs
+        strength = 0.0 if self.method.penalty is None else self.strength
         return (
             schedule.Stage(name="dense", epochs=dense, rate=0.05, seed=self.seed),
             schedule.Stage(
                 name="regularised",
                 epochs=regularised,
                 rate=0.02,
-                strength=self.strength,
+                strength=strength,
                 seed=self.seed + 1000,
             ),
             schedule.Stage(name="fine", epochs=fine, rate=0.02, seed=self.seed + 2000),
+            # Small steps: normalisation is folded, nothing scales the activations any more.
+            schedule.Stage(
+                name="aware", epochs=self.aware, rate=0.002, decay=0.0, seed=self.seed + 3000
+            ),
         )
+
+    def record(self) -> dict[str, object]:
+        """Give the plan as a network's metadata has it.
+
+        Fields younger than the first files are left out at their defaults, so that these files
+        still come out the same to the byte.
+        """
+        fields = dataclasses.asdict(self)
+        for field in dataclasses.fields(self):
+            if field.name in YOUNGER and fields[field.name] == field.default:
+                del fields[field.name]
+        return fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,17 +181,33 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Result:
-    """What a run gives.
+class Learnt:
+    """What training gives; no test image was looked at.
 
     Attributes
     ----------
+    plan : Plan
+    dense : nn.Module
+        After the dense stage.
+    model : nn.Module
+        Pruned and fine-tuned, in floats; masks are taken off.
     network : Network
+        In integers.
     log : list of Row
     """
 
+    plan: Plan
+    dense: nn.Module
+    model: nn.Sequential
     network: Network
     log: list[schedule.Row]
+
+    def validation(self, stage: str) -> float:
+        """Give the accuracy on held images after the last epoch of a stage, in percent."""
+        found = [row.validation for row in self.log if row.stage == stage]
+        if not found or found[-1] is None:
+            raise CspError(f"stage {stage} has no accuracy on held images")
+        return found[-1]
 
 
 def show(row: schedule.Row) -> None:
@@ -129,99 +220,208 @@ def show(row: schedule.Row) -> None:
     print("  ".join(words), flush=True)
 
 
-def run(
+def learn(
     recipe: Recipe,
     plan: Plan,
     training: data.Images,
-    test: data.Images,
     *,
     work: Path | None = None,
-) -> Result:
-    """Do the whole flow.
+    log: Path | None = None,
+    group: Group | None = None,
+) -> Learnt:
+    """Do the whole flow but for the test.
 
     Parameters
     ----------
     recipe : Recipe
         Its plan does not matter here.
     plan : Plan
-    training, test : Images of 28×28 pixels
+    training : Images of 28×28 pixels
     work : Path, optional
-        Directory for the state after each epoch; a later run with the same plan starts from it.
+        Directory for the state after each epoch; a later run takes from it what depends on the
+        same settings.
+    log : Path, optional
+        The accuracy log as CSV, written anew after every epoch.
+    group : Group, optional
+        Processes that train together.
     """
-    torch.set_num_threads(plan.threads)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(plan.seed)
-    model = recipe.build()
-    split = len(training) - plan.validation
-    if split < 1:
-        raise CspError(f"{plan.validation} of {len(training)} images leave none to train on")
-    learnt, held = data.to_tensor(training[:split]), data.to_tensor(training[split:])
-    exempt = frozenset(schedule.weighted(model)) - frozenset(plan.targets)
-    stages = plan.stages()
-    log: list[schedule.Row] = []
-    masks: dict[str, torch.Tensor] = {}
-    # What a stage's saved state depends on grows from stage to stage.
-    settings: dict[str, object] = {
-        "network": recipe.name,
-        "seed": plan.seed,
-        "cols": plan.cols,
-        "validation": plan.validation,
-        "stages": [],
-    }
+    return _Run(recipe, plan, training, work, log, group or Group()).learn()
 
-    def note(row: schedule.Row) -> None:
-        show(row)
-        log.append(row)
 
-    def stage(index: int) -> None:
-        settings["stages"] = [dataclasses.asdict(done) for done in stages[: index + 1]]
-        chosen = stages[index]
+def examine(
+    learnt: Learnt, test: data.Images, *, log: Path | None = None, group: Group | None = None
+) -> list[schedule.Row]:
+    """Give the accuracies on test images, which nothing is chosen by; they go into the log, too."""
+    group = group or Group()
+    unseen = data.to_tensor(test)
+    rows = []
+    for name, tested in (("dense", learnt.dense), ("fine", learnt.model)):
+        right = schedule.accuracy(tested, *unseen, group=group)
+        rows.append(
+            schedule.Row(stage=name, epoch=0, test=right, sparsity=schedule.sparsity(tested))
+        )
+    if group.first:
+        right = integer_accuracy(
+            learnt.network, test.pixels[..., None], test.labels, acc_bits=learnt.plan.acc_bits
+        )
+        rows.append(schedule.Row(stage="int8", epoch=0, test=right, sparsity=zeros(learnt.network)))
+        for row in rows:
+            show(row)
+        learnt.log.extend(rows)
+        if log is not None:
+            schedule.write_log(learnt.log, log)
+    return rows
+
+
+class _Run:
+    """One run of the flow, a method a stage."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        plan: Plan,
+        training: data.Images,
+        work: Path | None,
+        log: Path | None,
+        group: Group,
+    ) -> None:
+        torch.set_num_threads(plan.threads)
+        torch.use_deterministic_algorithms(True)
+        torch.manual_seed(plan.seed)
+        self.recipe, self.plan, self.group = recipe, plan, group
+        self.work, self.path = work, log
+        self.model = recipe.build()
+        self.stages = {stage.name: stage for stage in plan.stages()}
+        if plan.images is not None:
+            if plan.images > len(training):
+                raise CspError(f"images is {plan.images}, there are {len(training)} to train on")
+            training = training[: plan.images]
+        split = len(training) - plan.validation
+        if split < 1:
+            raise CspError(f"{plan.validation} of {len(training)} images leave none to train on")
+        self.training, self.held = training[:split], training[split:]
+        self.learnt = data.to_tensor(self.training)
+        self.validation = data.to_tensor(self.held)
+        layers = prunable(self.model)
+        self.targets = resolve(layers, plan.shares())
+        self.exempt = frozenset(layers) - frozenset(self.targets)
+        self.log: list[schedule.Row] = []
+        # What a stage's saved state depends on grows from stage to stage.
+        self.settings: dict[str, object] = {
+            "network": recipe.name,
+            "seed": plan.seed,
+            "images": [len(self.training), zlib.crc32(self.training.pixels.tobytes())],
+            "stages": [],
+        }
+
+    def learn(self) -> Learnt:
+        """Do all stages."""
+        self._train(self.model, "dense")
+        dense = copy.deepcopy(self.model)
+        if self.stages["regularised"].strength:
+            self._depends(cols=self.plan.cols, method=self.plan.method, exempt=sorted(self.exempt))
+        self._train(self.model, "regularised", pull=self._pull())
+        self._depends(
+            cols=self.plan.cols, method=self.plan.method, targets=self.targets, q=self.plan.q
+        )
+        self._prune()
+        self._train(self.model, "fine")
+        pruner.release(self.model)
+        floats = float_network(self.recipe, self.model)
+        network = quantised(self.recipe, self.plan, floats, self.training[:CALIBRATION])
+        self._int8(network)
+        if self.plan.aware:
+            self._depends(period=self.plan.period, acc_bits=self.plan.acc_bits)
+            aware = AwareNetwork(floats, network, acc_bits=self.plan.acc_bits)
+            self._train(aware, "aware", measure=AwareNetwork.zeros)
+            network = aware.export()
+            self._int8(network)
+        return Learnt(plan=self.plan, dense=dense, model=self.model, network=network, log=self.log)
+
+    def _pull(self) -> schedule.Pull | None:
+        penalty = self.plan.method.penalty
+        if penalty is None:
+            return None
+        return schedule.Pull(penalty=penalty, cols=self.plan.cols, exempt=self.exempt)
+
+    def _depends(self, **settings: object) -> None:
+        self.settings = {**self.settings, **settings}
+
+    def _note(self, row: schedule.Row) -> None:
+        if self.group.first:
+            show(row)
+        self._extend([row])
+
+    def _extend(self, rows: list[schedule.Row]) -> None:
+        self.log.extend(rows)
+        if self.path is not None and self.group.first:
+            schedule.write_log(self.log, self.path)
+
+    def _train(
+        self,
+        model: nn.Module,
+        name: str,
+        *,
+        pull: schedule.Pull | None = None,
+        measure: Callable[[nn.Module], float] = schedule.sparsity,
+    ) -> None:
+        stage = self.stages[name]
+        done = self.settings["stages"]
+        assert isinstance(done, list)
+        self._depends(stages=[*done, dataclasses.asdict(stage)])
         checkpoint = None
-        if work is not None:
-            checkpoint = Checkpoint(path=work / f"{chosen.name}.pt", settings=dict(settings))
+        if self.work is not None:
+            checkpoint = Checkpoint.of(self.work, name, self.settings)
+        before = list(self.log)
+
+        def report(row: schedule.Row) -> None:
+            show(row)
+            self._extend([row])
+
         rows = schedule.train(
             model,
-            chosen,
-            *learnt,
-            cols=plan.cols,
-            exempt=exempt,
-            masks=masks,
-            validation=held,
-            report=show,
+            stage,
+            *self.learnt,
+            pull=pull,
+            measure=measure,
+            validation=self.validation,
+            report=report,
             checkpoint=checkpoint,
+            group=self.group,
         )
-        log.extend(rows)
+        # Those of a saved state were not reported.
+        self.log = before
+        self._extend(rows)
 
-    stage(0)
-    dense = copy.deepcopy(model)
-    stage(1)
-    settings["targets"] = plan.targets
-    for name, layer in pruner.prune(model, plan.targets, plan.cols).items():
-        masks[name] = layer.mask
-        print(f"{name}: q {layer.q:.4f}  sparsity {100 * layer.sparsity:.2f}", flush=True)
-    note(
-        schedule.Row(
-            stage="pruned",
-            epoch=0,
-            validation=schedule.accuracy(model, *held),
-            sparsity=schedule.sparsity(model),
+    def _prune(self) -> None:
+        plan = self.plan
+        if plan.q is None:
+            pruned = pruner.prune(self.model, self.targets, plan.cols, method=plan.method)
+        else:
+            strengths = dict.fromkeys(self.targets, plan.q)
+            pruned = pruner.prune_at(self.model, strengths, plan.cols, method=plan.method)
+        if self.group.first:
+            for name, layer in pruned.items():
+                share = 100 * layer.sparsity
+                print(f"{name}: q {layer.q:.4f}  sparsity {share:.2f}", flush=True)
+        right = schedule.accuracy(self.model, *self.validation, group=self.group)
+        self._note(
+            schedule.Row(
+                stage="pruned",
+                epoch=0,
+                validation=right,
+                sparsity=schedule.sparsity(self.model),
+            )
         )
-    )
-    stage(2)
-    network = quantised(recipe, plan, model, training[:CALIBRATION])
-    share = zeros(network)
-    held_accuracy = integer_accuracy(
-        network, training.pixels[split:, ..., None], training.labels[split:]
-    )
-    note(schedule.Row(stage="int8", epoch=0, validation=held_accuracy, sparsity=share))
-    # Test accuracies are for the log, at the very end: nothing is chosen by them.
-    unseen = data.to_tensor(test)
-    for name, tested in (("dense", dense), ("fine", model)):
-        right, zero = schedule.accuracy(tested, *unseen), schedule.sparsity(tested)
-        note(schedule.Row(stage=name, epoch=0, test=right, sparsity=zero))
-    right = integer_accuracy(network, test.pixels[..., None], test.labels)
-    note(schedule.Row(stage="int8", epoch=0, test=right, sparsity=share))
-    return Result(network=network, log=log)
+
+    def _int8(self, network: Network) -> None:
+        """Note the accuracy of the integers on held images, in the first process."""
+        if not self.group.first:
+            return
+        right = integer_accuracy(
+            network, self.held.pixels[..., None], self.held.labels, acc_bits=self.plan.acc_bits
+        )
+        self._note(schedule.Row(stage="int8", epoch=0, validation=right, sparsity=zeros(network)))
 
 
 def zeros(network: Network) -> float:
@@ -238,84 +438,18 @@ def float_network(recipe: Recipe, model: nn.Sequential) -> FloatNetwork:
 
 
 def quantised(
-    recipe: Recipe, plan: Plan, model: nn.Sequential, calibration: data.Images
+    recipe: Recipe, plan: Plan, floats: FloatNetwork, calibration: data.Images
 ) -> Network:
     """Give the integer network, in chunks and blocks of the plan."""
     return quantise(
-        float_network(recipe, model),
+        floats,
         calibration.pixels[..., None],
         cols=plan.cols,
         period=plan.period,
+        acc_bits=plan.acc_bits,
         metadata={
             "dataset": "Fashion-MNIST, (c) 2017 Zalando SE, Expat licence",
             "trained_by": recipe.command,
-            "plan": json.dumps(dataclasses.asdict(plan), sort_keys=True),
+            "plan": json.dumps(plan.record(), sort_keys=True),
         },
     )
-
-
-def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
-    """Run a recipe's command line; the result is the exit status."""
-    usual = recipe.plan
-    parser = argparse.ArgumentParser(prog=recipe.command)
-    parser.add_argument("--data", type=Path, default=data.FASHION_MNIST_DIRECTORY)
-    parser.add_argument("--out", type=Path, required=True, help="network.csp and its companions")
-    parser.add_argument("--work", type=Path, help="keeps the state after each epoch, to go on from")
-    parser.add_argument("--seed", type=int, default=usual.seed)
-    parser.add_argument("--cols", type=int, default=usual.cols)
-    parser.add_argument("--period", type=int, default=usual.period)
-    parser.add_argument("--strength", type=float, default=usual.strength, help="λ")
-    parser.add_argument("--epochs", type=int, nargs=3, default=usual.epochs, metavar="N")
-    parser.add_argument(
-        "--validation", type=int, default=usual.validation, help="images that are not trained on"
-    )
-    parser.add_argument("--threads", type=int, default=usual.threads)
-    parser.add_argument(
-        "--target",
-        action="append",
-        metavar="LAYER=SHARE",
-        help="share of zeros of a layer; layers without one are exempt (default: the plan's)",
-    )
-    chosen = parser.parse_args(arguments)
-    start = time.monotonic()
-    try:
-        plan = Plan(
-            seed=chosen.seed,
-            cols=chosen.cols,
-            period=chosen.period,
-            strength=chosen.strength,
-            epochs=tuple(chosen.epochs),
-            targets=dict(usual.targets) if chosen.target is None else _targets(chosen.target),
-            validation=chosen.validation,
-            threads=chosen.threads,
-        )
-        test = data.read_images(chosen.data, "t10k")
-        training = data.read_images(chosen.data, "train")
-        result = run(recipe, plan, training, test, work=chosen.work)
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        container.save(result.network, chosen.out / "network.csp")
-        schedule.write_log(result.log, chosen.out / "training.csv")
-        if recipe.samples:
-            save_samples(test[: recipe.samples], chosen.out / "images.npz")
-    except CspError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"safe run shifts at 24 bits: {safe_shifts(result.network, 24)}")
-    print(f"{chosen.out}: written after {time.monotonic() - start:.0f} s")
-    return 0
-
-
-def _targets(items: list[str]) -> dict[str, float]:
-    targets = {}
-    for item in items:
-        name, _, share = item.partition("=")
-        try:
-            targets[name] = float(share)
-        except ValueError:
-            raise CspError(f"--target {item!r} is not LAYER=SHARE") from None
-    return targets
-
-
-def save_samples(images: data.Images, path: Path) -> None:
-    """Write images uint8[N, 28, 28, 1] and labels uint8[N], compressed."""
-    np.savez_compressed(path, images=images.pixels[..., None], labels=images.labels)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks of a model's layers under the cascade rule, each layer at its own strength q.
+"""Masks on the weights of any module, each layer at its own strength q.
 
-The rule and the bisection are those of :mod:`csp_algo.cascade`, in float64; here weights are only
-brought to its layout and masks back to PyTorch's.
+A mask is a parametrization (:mod:`torch.nn.utils.parametrize`): the module computes with
+weight · mask, so no gradient reaches what was pruned, and no training loop need know of it. The
+rules and the bisection are those of :mod:`csp_algo.cascade` and :mod:`csp_algo.chunkwise`, in
+float64; here weights are only brought to their layout and masks back to PyTorch's.
 """
 
 import dataclasses
@@ -12,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
-from csp_algo import cascade
 from csp_algo.errors import CspError
-from csp_algo.train.schedule import weighted
+from csp_algo.train.layers import KINDS, Prunable, from_matrices, prunable, resolve
+from csp_algo.train.method import Method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,9 +28,9 @@ class Pruned:
     Attributes
     ----------
     q : float
-        Strength that was found.
+        Strength that was used.
     sparsity : float
-        Share of zero weights, 0 … 1.
+        Share of masked weights, 0 … 1.
     mask : bool, shape of the weight
     """
 
@@ -36,51 +39,123 @@ class Pruned:
     mask: torch.Tensor
 
 
-def to_matrices(layer: nn.Conv2d | nn.Linear) -> npt.NDArray[np.float64]:
-    """Give a layer's weights as float64 [groups, M / groups, J], channel innermost."""
-    weight = layer.weight.detach().double().cpu().numpy()
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    if weight.ndim == 4:
-        weight = weight.transpose(0, 2, 3, 1)
-    return np.asarray(weight.reshape(groups, len(weight) // groups, -1))
+class ErasedError(CspError):
+    """A strength leaves no weight of a layer."""
 
 
-def to_mask(layer: nn.Conv2d | nn.Linear, kept: npt.NDArray[np.bool_]) -> torch.Tensor:
-    """Give a mask of the weight's shape from one of :func:`to_matrices`' shape."""
-    shape = tuple(layer.weight.shape)
-    if len(shape) == 4:
-        filters, channels, rows, cols = shape
-        kept = kept.reshape(filters, rows, cols, channels).transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(kept.reshape(shape)))
+class Mask(nn.Module):
+    """Keeps the weights under a boolean mask and makes all others 0."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Give weight · mask."""
+        return weight * self.mask
+
+    def right_inverse(self, weight: torch.Tensor) -> torch.Tensor:
+        """Give the parameter behind a weight that is assigned: what is masked is stored as 0."""
+        return weight * self.mask
 
 
-def prune(model: nn.Module, targets: Mapping[str, float], cols: int) -> dict[str, Pruned]:
-    """Set weights to zero, layer by layer; layers without a target are exempt.
+def to_arrays(layer: Prunable) -> npt.NDArray[np.float64]:
+    """Give a layer's weights as float64 [groups, M / groups, J]."""
+    return np.asarray(layer.matrices.detach().double().cpu().numpy())
+
+
+def prune(
+    model: nn.Module,
+    targets: Mapping[str, float],
+    cols: int,
+    *,
+    method: Method = Method.CASCADE,
+    kinds: tuple[type[nn.Module], ...] = KINDS,
+) -> dict[str, Pruned]:
+    """Mask layers, each at the strength that comes closest to its target.
 
     Parameters
     ----------
     model : nn.Module
         Changed in place.
-    targets : mapping of layer name to share of zeros, 0 … 1
+    targets : mapping of layer name, or pattern, to share of zeros, 0 ≤ share < 1
+        A later pattern overrides; layers that none matches are exempt.
     cols : int
         Filters of a chunk.
+    method : Method
+        Whose rule decides.
+    kinds : types of modules
+        Patterns match names of these only.
 
     Raises
     ------
     CspError
-        A name is no layer with weights, or a target is out of reach.
+        A name is no layer with weights, a layer is masked already, or a target is out of reach.
     """
-    layers = weighted(model)
+    layers = prunable(model, kinds=kinds)
+    chosen = resolve(layers, targets)
+    strengths = {
+        name: method.strength(to_arrays(layers[name]), cols, target, name)
+        for name, target in chosen.items()
+    }
+    return prune_at(model, strengths, cols, method=method, kinds=kinds)
+
+
+def prune_at(
+    model: nn.Module,
+    strengths: Mapping[str, float],
+    cols: int,
+    *,
+    method: Method = Method.CASCADE,
+    kinds: tuple[type[nn.Module], ...] = KINDS,
+) -> dict[str, Pruned]:
+    """Mask layers, each at a given strength q.
+
+    Parameters
+    ----------
+    strengths : mapping of layer name, or pattern, to q ≥ 0
+
+    The others are those of :func:`prune`.
+
+    Raises
+    ------
+    CspError
+        A name is no layer with weights, a layer is masked already, q is out of range, or it
+        leaves a layer without any weight.
+    """
+    layers = prunable(model, kinds=kinds)
     results = {}
-    for name, target in targets.items():
-        if name not in layers:
-            raise CspError(f"there is no layer {name} to prune; there are: {', '.join(layers)}")
-        matrices = to_matrices(layers[name])
-        q = cascade.q_for_sparsity(matrices, cols, target, name=name)
-        counts = cascade.counts_at(matrices, cols, q, name=name)
-        kept = cascade.mask_of(counts, matrices.shape[1], cols)
-        mask = to_mask(layers[name], kept)
-        with torch.no_grad():
-            layers[name].weight.mul_(mask)
+    for name, q in resolve(layers, strengths).items():
+        layer = layers[name]
+        if mask_of(layer) is not None:
+            raise CspError(f"{name}: is masked already")
+        kept = method.kept(to_arrays(layer), cols, q, name)
+        if not kept.any():
+            raise ErasedError(f"{name}: strength q {q:g} leaves no weight")
+        # In the weight's own memory format, so that the product has it, too.
+        mask = torch.empty_like(layer.weight, dtype=torch.bool, requires_grad=False)
+        mask.copy_(from_matrices(torch.from_numpy(kept), layer.weight.shape))
+        parametrize.register_parametrization(layer.module, layer.attribute, Mask(mask))
         results[name] = Pruned(q=q, sparsity=1 - float(kept.mean()), mask=mask)
     return results
+
+
+def mask_of(layer: Prunable) -> torch.Tensor | None:
+    """Give a layer's mask, of the shape of its weight, or None."""
+    if not parametrize.is_parametrized(layer.module, layer.attribute):
+        return None
+    for each in layer.module.parametrizations[layer.attribute]:
+        if isinstance(each, Mask):
+            return each.mask
+    return None
+
+
+def release(model: nn.Module) -> None:
+    """Take the masks off; the weights stay as the masks made them."""
+    for layer in prunable(model).values():
+        if mask_of(layer) is None:
+            continue
+        # PyTorch changes the module's class, which a copy of the module has in common with it.
+        kind = type(layer.module)
+        layer.module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        parametrize.remove_parametrizations(layer.module, layer.attribute)

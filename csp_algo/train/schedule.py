@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training stages: dense, regularised, and fine-tuning under masks.
+"""Training stages: dense, regularised, fine-tuning under masks, quantisation-aware fine-tuning.
 
 Every stage draws its chances from its own seed, so a run that starts from a saved stage gives the
 same weights as one that goes all the way (on one machine, with one number of threads).
@@ -10,15 +10,19 @@ import dataclasses
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from csp_algo.errors import CspError
 from csp_algo.train.checkpoint import Checkpoint
 from csp_algo.train.data import augment
-from csp_algo.train.regulariser import model_regulariser
+from csp_algo.train.distributed import Group, synchronise
+from csp_algo.train.layers import prunable
+from csp_algo.train.progress import steps_shown
+from csp_algo.train.regulariser import Penalty, cascade_regulariser, model_regulariser
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class Stage:
     rate : float
         Peak learning rate; it rises linearly over a quarter of the steps and falls to zero.
     strength : float
-        λ, the weight of the cascading regulariser in the loss; 0 leaves it out.
+        λ, the weight of the penalty in the loss; 0 leaves it out.
     seed : int
     """
 
@@ -75,41 +79,68 @@ def write_log(rows: list[Row], path: Path) -> None:
                 for name, value in values.items()
             }
         )
-    path.write_text(text.getvalue(), encoding="utf-8")
-
-
-def weighted(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """Give the layers with weights by name, in order."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(text.getvalue(), encoding="utf-8")
+    new.replace(path)
 
 
 def sparsity(model: nn.Module) -> float:
-    """Give the share of zeros in the weights of convolutions and linear layers, in percent."""
-    layers = weighted(model).values()
-    zeros = sum(int((layer.weight == 0).sum()) for layer in layers)
-    return 100 * zeros / sum(layer.weight.numel() for layer in layers)
+    """Give the share of zeros in the weights that can be pruned, in percent."""
+    weights = [layer.weight for layer in prunable(model).values()]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return 100 * zeros / sum(weight.numel() for weight in weights)
 
 
 @torch.inference_mode()
 def accuracy(
-    model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor, *, batch: int = 500
+    model: nn.Module,
+    pixels: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    batch: int = 500,
+    group: Group | None = None,
 ) -> float:
-    """Give the share of right answers in evaluation mode, in percent."""
+    """Give the share of right answers in evaluation mode, in percent.
+
+    With a group, each process looks at its part of the images.
+    """
+    group = group or Group()
     model.eval()
     right = 0
-    for part in range(0, len(labels), batch):
-        answers = model(_channels_last(pixels[part : part + batch])).argmax(1)
-        right += int((answers == labels[part : part + batch]).sum())
-    return 100 * right / len(labels)
+    mine, wanted = group.part(pixels), group.part(labels)
+    for part in range(0, len(wanted), batch):
+        answers = model(_channels_last(mine[part : part + batch])).argmax(1)
+        right += int((answers == wanted[part : part + batch]).sum())
+    return 100 * group.total(right)[0] / len(labels)
 
 
 def _channels_last(pixels: torch.Tensor) -> torch.Tensor:
     # Twice as fast on CPUs as the default layout for these small maps.
     return pixels.contiguous(memory_format=torch.channels_last)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Pull:
+    """What λ multiplies.
+
+    Attributes
+    ----------
+    penalty : Penalty
+    cols : int
+        Filters of a chunk.
+    exempt : names of layers that it leaves alone
+    """
+
+    penalty: Penalty = cascade_regulariser
+    cols: int
+    exempt: frozenset[str] = frozenset()
+
+    def of(self, model: nn.Module) -> torch.Tensor:
+        """Give the sum over the layers of a model."""
+        layers = prunable(model).items()
+        pulled = [layer for name, layer in layers if name not in self.exempt]
+        return model_regulariser(pulled, self.cols, self.penalty)
 
 
 def train(
@@ -118,24 +149,36 @@ def train(
     pixels: torch.Tensor,
     labels: torch.Tensor,
     *,
-    cols: int,
-    exempt: frozenset[str] = frozenset(),
-    masks: Mapping[str, torch.Tensor] | None = None,
+    pull: Pull | None = None,
+    measure: Callable[[nn.Module], float] = sparsity,
     validation: tuple[torch.Tensor, torch.Tensor] | None = None,
     report: Callable[[Row], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    group: Group | None = None,
 ) -> list[Row]:
-    """Train in place with cross entropy, plus λ·R where the stage asks for it.
+    """Train in place with cross entropy, plus λ times a penalty where the stage asks for it.
 
     Parameters
     ----------
     pixels, labels : float[N, 1, H, W], int64[N]
-    exempt : names of layers that R leaves alone
-    masks : boolean, of each weight's shape; weights outside stay zero
+    pull : what λ multiplies; needed if the stage has a λ
+    measure : gives the sparsity of a model in percent, for the log
     validation : evaluated after every epoch if given
-    report : called with each new epoch's row
+    report : called with each new epoch's row, in the first process of a group
     checkpoint : keeps the state after every epoch; what it already holds is not done again
+    group : processes that train together; one if not given
+
+    Raises
+    ------
+    CspError
+        There is a λ and nothing that it multiplies, or a batch cannot be shared evenly.
+    FloatingPointError
+        The loss is not finite.
     """
+    group = group or Group()
+    group.check_batch(stage.batch)
+    if stage.strength and pull is None:
+        raise CspError(f"{stage.name}: λ is {stage.strength:g}, but there is no penalty")
     generator = torch.Generator().manual_seed(stage.seed)
     torch.manual_seed(stage.seed)
     optimiser = torch.optim.SGD(
@@ -155,6 +198,8 @@ def train(
     )
     rows: list[Row] = []
     saved = None if checkpoint is None else checkpoint.load()
+    # Nobody may write what another has not read yet.
+    group.wait()
     if saved is not None:
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -163,28 +208,34 @@ def train(
         torch.set_rng_state(saved["chance"])
         rows = [Row(**row) for row in saved["rows"]]
         done = "as it is" if len(rows) == stage.epochs else f"up to epoch {len(rows)}"
-        print(f"{stage.name}: taken {done}", flush=True)
+        if group.first:
+            print(f"{stage.name}: taken {done}", flush=True)
+    synchronise(model, group)
+    trained = group.wrap(model)
     for epoch in range(len(rows) + 1, stage.epochs + 1):
         start = time.monotonic()
         order = torch.randperm(len(labels), generator=generator)[: steps * stage.batch]
+        # Every process draws for the whole batch, so that all have the same generator.
         batches = (
-            (augment(pixels[chosen], generator), labels[chosen])
+            (group.part(augment(pixels[chosen], generator)), group.part(labels[chosen]))
             for chosen in order.split(stage.batch)
         )
-        row = _epoch(model, stage, batches, optimiser, scheduler, cols, exempt, masks or {})
+        title = f"{stage.name} {epoch}/{stage.epochs}"
+        shown = steps_shown(batches, steps, title) if group.first else batches
+        row = _epoch(model, trained, stage, shown, optimiser, scheduler, pull, group)
         row = dataclasses.replace(
             row,
             epoch=epoch,
-            validation=accuracy(model, *validation) if validation is not None else None,
-            sparsity=sparsity(model),
+            validation=None if validation is None else accuracy(model, *validation, group=group),
+            sparsity=measure(model),
             seconds=time.monotonic() - start,
         )
         if row.loss is None or not math.isfinite(row.loss):
             raise FloatingPointError(f"{stage.name}: the loss of epoch {epoch} is not finite")
         rows.append(row)
-        if report is not None:
+        if report is not None and group.first:
             report(row)
-        if checkpoint is not None:
+        if checkpoint is not None and group.first:
             checkpoint.save(
                 {
                     "model": model.state_dict(),
@@ -200,45 +251,37 @@ def train(
 
 def _epoch(
     model: nn.Module,
+    trained: nn.Module,
     stage: Stage,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     optimiser: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    cols: int,
-    exempt: frozenset[str],
-    masks: Mapping[str, torch.Tensor],
+    pull: Pull | None,
+    group: Group,
 ) -> Row:
     """Take one step for each batch and give the means, epoch 0 in the row."""
-    layers = weighted(model)
-    regularised = [layer for name, layer in layers.items() if name not in exempt]
-    groups = [layer.groups if isinstance(layer, nn.Conv2d) else 1 for layer in regularised]
     losses, penalties, right, seen, steps = 0.0, 0.0, 0, 0, 0
     model.train()
     for pixels, labels in batches:
-        answers = model(_channels_last(pixels))
+        answers = trained(_channels_last(pixels))
         loss = nn.functional.cross_entropy(answers, labels)
         losses += float(loss.detach())
-        if stage.strength:
-            penalty = model_regulariser(
-                [layer.weight for layer in regularised], cols, groups=groups
-            )
+        if stage.strength and pull is not None:
+            penalty = pull.of(model)
             penalties += float(penalty.detach())
             loss = loss + stage.strength * penalty
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         scheduler.step()
-        # Momentum and decay move masked weights too: put them back to zero.
-        with torch.no_grad():
-            for name, mask in masks.items():
-                layers[name].weight.mul_(mask)
         right += int((answers.argmax(1) == labels).sum())
         seen += len(labels)
         steps += 1
+    losses, correct, all_seen = group.total(losses, right, seen)
     return Row(
         stage=stage.name,
         epoch=0,
-        loss=losses / steps,
+        loss=losses / (steps * group.size),
         regulariser=penalties / steps if stage.strength else None,
-        training=100 * right / seen,
+        training=100 * correct / all_seen,
     )

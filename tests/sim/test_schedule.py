@@ -458,7 +458,7 @@ def test_bound_names_each_part():
         weights=16 * total,
         activations=32 * survivors,
         results=128 * 3,
-        first=min(layer.matrices[0].period, survivors) + 6,
+        first=min(layer.matrices[0].period, survivors) + 7,
         ramp=2 * total,
         last=last,
         tail=last - 24,

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command lines: train a network, choose λ and q, ablate."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from csp_algo import container
+from csp_algo.errors import CspError
+from csp_algo.quantize import safe_shifts
+from csp_algo.train import data, flow, search
+from csp_algo.train.distributed import alone, joined
+from csp_algo.train.method import Method
+
+
+def train(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
+    """Train, prune, quantise and save a network; the result is the exit status."""
+    parser = _parser(recipe.command, recipe.plan)
+    parser.add_argument("--out", type=Path, required=True, help="network.csp and its companions")
+    parser.add_argument("--work", type=Path, help="keeps the state after each epoch, to go on from")
+    _strength(parser, recipe.plan)
+    chosen = parser.parse_args(arguments)
+
+    def work() -> None:
+        plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
+        log = chosen.out / "training.csv"
+        test, training = _images(chosen.data)
+        with joined() as group:
+            learnt = flow.learn(recipe, plan, training, work=chosen.work, log=log, group=group)
+            flow.examine(learnt, test, log=log, group=group)
+            if group.first:
+                _save(recipe, learnt, test, chosen.out)
+
+    return _status(work)
+
+
+def choose(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
+    """Choose λ, and q or densities, and save that network; the result is the exit status."""
+    parser = _parser(f"python -m {__package__} choose {recipe.name}", recipe.plan)
+    parser.add_argument("--out", type=Path, required=True, help="choice.csv, network.csp, …")
+    parser.add_argument("--work", type=Path, required=True, help="keeps the states of all trials")
+    parser.add_argument("--strength", type=float, nargs="+", required=True, help="values of λ")
+    values = parser.add_mutually_exclusive_group(required=True)
+    values.add_argument("--quantile", type=float, nargs="+", help="values of q, one for all layers")
+    values.add_argument(
+        "--density", type=float, nargs="+", help="values of keep, which scales every target's 1 − s"
+    )
+    parser.add_argument(
+        "--drop", type=float, default=1.0, help="points that may be lost on held images (default 1)"
+    )
+    chosen = parser.parse_args(arguments)
+
+    def work() -> None:
+        alone("choose")
+        test, training = _images(chosen.data)
+        table = chosen.out / "choice.csv"
+        learnt, trials = search.choose(
+            recipe,
+            _plan(chosen, recipe.plan),
+            training,
+            test,
+            strengths=chosen.strength,
+            axis="keep" if chosen.quantile is None else "q",
+            values=chosen.quantile or chosen.density,
+            drop=chosen.drop,
+            work=chosen.work,
+            table=table,
+        )
+        (best,) = (trial for trial in trials if trial.test is not None)
+        print(f"chosen: {best.pruning}")
+        _save(recipe, learnt, test, chosen.out)
+
+    return _status(work)
+
+
+def ablate(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
+    """Vary a plan, one field at a time, into a CSV; the result is the exit status."""
+    parser = _parser(f"python -m {__package__} ablate {recipe.name}", recipe.plan)
+    parser.add_argument("--out", type=Path, required=True, help="the CSV")
+    parser.add_argument("--work", type=Path, required=True, help="keeps the states of all trials")
+    _strength(parser, recipe.plan)
+    parser.add_argument(
+        "--vary",
+        action="append",
+        required=True,
+        metavar="FIELD=V,V,…",
+        help=f"may be given again; fields are {', '.join(search.AXES)}",
+    )
+    chosen = parser.parse_args(arguments)
+
+    def work() -> None:
+        alone("ablate")
+        plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
+        axes = _axes(chosen.vary)
+        _, training = _images(chosen.data)
+        search.ablate(recipe, plan, training, axes, work=chosen.work, table=chosen.out)
+
+    return _status(work)
+
+
+def _status(work: Callable[[], None]) -> int:
+    """Do a command's work; give 0, or 2 after one line of what is wrong."""
+    try:
+        work()
+    except (CspError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=command)
+    parser.add_argument("--data", type=Path, default=data.FASHION_MNIST_DIRECTORY)
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--cols", type=int, default=usual.cols)
+    parser.add_argument("--period", type=int, default=usual.period)
+    parser.add_argument(
+        "--method", type=Method, choices=list(Method), default=usual.method, help="penalty and rule"
+    )
+    parser.add_argument("--q", type=float, default=usual.q, help="one strength instead of targets")
+    parser.add_argument(
+        "--keep", type=float, default=usual.keep, help="times 1 − target is kept of every layer"
+    )
+    parser.add_argument("--epochs", type=int, nargs=3, default=usual.epochs, metavar="N")
+    parser.add_argument(
+        "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
+    )
+    parser.add_argument("--acc-bits", type=int, default=usual.acc_bits, help="of a partial sum")
+    parser.add_argument(
+        "--validation", type=int, default=usual.validation, help="images that are not trained on"
+    )
+    parser.add_argument(
+        "--images", type=int, default=usual.images, help="use only the first of the training set"
+    )
+    parser.add_argument("--threads", type=int, default=usual.threads)
+    parser.add_argument(
+        "--target",
+        action="append",
+        metavar="LAYER=SHARE",
+        help="share of zeros of a layer; layers without one are exempt (default: the plan's)",
+    )
+    return parser
+
+
+def _strength(parser: argparse.ArgumentParser, usual: flow.Plan) -> None:
+    parser.add_argument("--strength", type=float, default=usual.strength, help="λ")
+
+
+def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
+    return flow.Plan(
+        seed=chosen.seed,
+        cols=chosen.cols,
+        period=chosen.period,
+        method=chosen.method,
+        q=chosen.q,
+        keep=chosen.keep,
+        epochs=tuple(chosen.epochs),
+        aware=chosen.aware,
+        acc_bits=chosen.acc_bits,
+        targets=dict(usual.targets) if chosen.target is None else _targets(chosen.target),
+        validation=chosen.validation,
+        images=chosen.images,
+        threads=chosen.threads,
+    )
+
+
+def _images(folder: Path) -> tuple[data.Images, data.Images]:
+    """Give the test and the training images."""
+    return data.read_images(folder, "t10k"), data.read_images(folder, "train")
+
+
+def _save(recipe: flow.Recipe, learnt: flow.Learnt, test: data.Images, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    container.save(learnt.network, out / "network.csp")
+    if recipe.samples:
+        save_samples(test[: recipe.samples], out / "images.npz")
+    bits = learnt.plan.acc_bits
+    print(f"safe run shifts at {bits} bits: {safe_shifts(learnt.network, bits)}")
+    print(f"{out}: written")
+
+
+def _targets(items: list[str]) -> dict[str, float]:
+    targets = {}
+    for item in items:
+        name, _, share = item.partition("=")
+        try:
+            targets[name] = float(share)
+        except ValueError:
+            raise CspError(f"--target {item!r} is not LAYER=SHARE") from None
+    return targets
+
+
+def _axes(items: list[str]) -> dict[str, list[float]]:
+    axes = {}
+    for item in items:
+        name, _, values = item.partition("=")
+        try:
+            axes[name] = [float(value) for value in values.split(",")]
+        except ValueError:
+            raise CspError(f"--vary {item!r} is not FIELD=V,V,…") from None
+    return axes
+
+
+def save_samples(images: data.Images, path: Path) -> None:
+    """Write images uint8[N, 28, 28, 1] and labels uint8[N], compressed."""
+    np.savez_compressed(path, images=images.pixels[..., None], labels=images.labels)

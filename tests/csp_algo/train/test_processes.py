@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training in processes of its own: killed and gone on with, and two of them together."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs the extra 'train': make train-test")
+
+import torch
+from torch import nn
+
+from csp_algo import container
+from csp_algo.errors import CspError
+from csp_algo.train import distributed
+from csp_algo.train.distributed import Group
+from tests.csp_algo.train.small import striped, write_idx
+
+DRIVER = Path(__file__).with_name("driver.py")
+ROOT = Path(__file__).parents[3]
+#: Images of the training set; 80 of them are held back, so that an epoch has 3 steps.
+IMAGES = 280
+#: By how much weights may differ between one process and two, of the largest of a tensor.
+TOLERANCE = 1e-4
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for part, images in (("train", striped(IMAGES)), ("t10k", striped(60, seed=1))):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images.pixels)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", images.labels)
+    return tmp_path
+
+
+def run(
+    folder: Path, name: str, *, kill: int = 0, processes: int = 1, dropout: float = 0.2
+) -> subprocess.CompletedProcess[str]:
+    """Run the driver; what it writes is in NAME.out and NAME.work."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += [str(DRIVER), str(kill), "--data", str(folder)]
+    command += ["--out", str(folder / f"{name}.out"), "--work", str(folder / f"{name}.work")]
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DROPOUT": str(dropout)}
+    environment = {**os.environ, **settings}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def states(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Every tensor of the models in the states of a run, by stage."""
+    found = {}
+    for path in sorted((folder / f"{name}.work").glob("*.pt")):
+        saved = torch.load(path, weights_only=True)
+        stage = path.name.partition("-")[0]
+        found.update({f"{stage} {key}": value for key, value in saved["model"].items()})
+    return found
+
+
+def log(folder: Path, name: str) -> list[str]:
+    """The accuracy log without the seconds."""
+    text = (folder / f"{name}.out" / "training.csv").read_text(encoding="utf-8")
+    return [line.rpartition(",")[0] for line in text.splitlines()]
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(folder):
+    whole = run(folder, "whole")
+    assert whole.returncode == 0, whole.stderr
+    # Within the second step of its third epoch: in the regularised, then in the fine stage.
+    for taken, last in (([], "dense"), (["dense"], "fine")):
+        ended = run(folder, "killed", kill=8)
+        assert ended.returncode == -signal.SIGKILL
+        assert re.findall(r"^(\w+): taken", ended.stdout, re.MULTILINE) == taken
+        assert not list((folder / "killed.work").glob("*.new"))
+        assert not (folder / "killed.out" / "network.csp").exists()
+        rows = log(folder, "killed")
+        assert rows == log(folder, "whole")[: len(rows)]
+        assert rows[-1].startswith(f"{last},")
+    resumed = run(folder, "killed")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "fine: taken up to epoch 1" in resumed.stdout
+    want, got = states(folder, "whole"), states(folder, "killed")
+    assert want.keys() == got.keys()
+    assert {name.partition(" ")[0] for name in want} == {"dense", "regularised", "fine", "aware"}
+    for name, tensor in want.items():
+        assert torch.equal(tensor, got[name]), name
+    paths = (folder / f"{name}.out" / "network.csp" for name in ("whole", "killed"))
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+    assert log(folder, "whole") == log(folder, "killed")
+
+
+def test_two_processes_train_as_one_does(folder):
+    # Two processes would draw other numbers for dropout than one.
+    alone = run(folder, "alone", dropout=0)
+    assert alone.returncode == 0, alone.stderr
+    two = run(folder, "two", processes=2, dropout=0)
+    assert two.returncode == 0, two.stderr
+    # Only one of them speaks and writes.
+    assert two.stdout.count("stage dense  epoch 1 ") == 1
+    want, got = states(folder, "alone"), states(folder, "two")
+    assert want.keys() == got.keys()
+    for name, tensor in want.items():
+        if tensor.dtype == torch.bool:
+            assert torch.equal(tensor, got[name]), name
+            continue
+        size = float(tensor.double().abs().max())
+        difference = float((tensor.double() - got[name].double()).abs().max())
+        assert difference <= TOLERANCE * size, (name, difference / size)
+    networks = [container.load(folder / f"{name}.out" / "network.csp") for name in ("alone", "two")]
+    for first, second in zip(*(network.layers() for network in networks), strict=True):
+        far = abs(first.weights().astype(int) - second.weights())
+        assert far.max() <= 1
+        assert (far > 0).mean() < 0.01
+
+
+class TestGroup:
+    def test_alone(self):
+        with distributed.joined() as group:
+            assert group == Group()
+            assert group.first
+            assert group.total(1.5, 2) == [1.5, 2]
+            model = nn.Linear(2, 2)
+            assert group.wrap(model) is model
+
+    def test_parts_make_the_batch(self):
+        batch = torch.arange(12)
+        parts = [Group(rank=rank, size=3).part(batch) for rank in range(3)]
+        assert [len(part) for part in parts] == [4, 4, 4]
+        assert torch.equal(torch.cat(parts).sort().values, batch)
+
+    def test_a_batch_that_cannot_be_shared(self):
+        with pytest.raises(
+            CspError, match=r"^a batch of 64 images cannot be shared by 3 processes$"
+        ):
+            Group(size=3).check_batch(64)

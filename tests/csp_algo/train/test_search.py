@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs the extra 'train': make train-test")
+
+from csp_algo import container
+from csp_algo.errors import CspError
+from csp_algo.train import __main__ as command_line
+from csp_algo.train import commands, flow, search
+from csp_algo.train.method import Method
+from csp_algo.train.search import Trial, best
+from tests.csp_algo.train import driver
+from tests.csp_algo.train.small import striped, write_idx
+
+PLAIN = dataclasses.replace(driver.recipe().plan, epochs=(2, 1, 1), aware=0, acc_bits=24)
+RECIPE = dataclasses.replace(driver.recipe(), plan=PLAIN)
+
+
+def trial(words: float, reached: float | None, **fields: object) -> Trial:
+    given = {
+        "method": "cascade",
+        "strength": 0.1,
+        "q": 2.0,
+        "keep": 1.0,
+        "cols": 4,
+        "period": 8,
+        "acc_bits": 24,
+        "dense": 90.0,
+        "int8": reached,
+        "words": words,
+    }
+    return Trial(**{**given, **fields})
+
+
+class TestBest:
+    def test_the_fewest_words_within_the_drop(self):
+        trials = [trial(30, 89.5), trial(20, 89.0), trial(10, 88.9), trial(20, 89.3)]
+        assert best(trials, 1.0) is trials[3]
+        assert best(trials, 0.5) is trials[0]
+        assert best(trials, 2.0) is trials[2]
+
+    def test_the_last_integers_count(self):
+        trials = [trial(30, 89.5), trial(10, 50.0, aware=89.2), trial(5, 89.9, aware=80.0)]
+        assert best(trials, 1.0) is trials[1]
+
+    def test_refusals(self):
+        message = r"^no trial loses at most 0.2 points; λ 0.1, q 2 loses 0.50$"
+        with pytest.raises(CspError, match=message):
+            best([trial(30, 89.5), trial(20, 89.0)], 0.2)
+        with pytest.raises(CspError, match=r"^every trial erased a layer: choose smaller q$"):
+            best([trial(30, None)], 1.0)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for part, images in (("train", striped(280)), ("t10k", striped(60, seed=1))):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images.pixels)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", images.labels)
+    return tmp_path
+
+
+def options(folder: Path, out: str) -> list[str]:
+    return [
+        *("--data", str(folder), "--out", str(folder / out)),
+        *("--work", str(folder / "work"), "--validation", "80"),
+    ]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_choose(folder, capsys, monkeypatch):
+    looks = []
+    examine = flow.examine
+
+    def spy(*arguments, **options):
+        looks.append(arguments[0].plan)
+        return examine(*arguments, **options)
+
+    monkeypatch.setattr(flow, "examine", spy)
+    given = ["--strength", "0.001", "0.01", "--quantile", "0.5", "1", "1e6", "--drop", "100"]
+    assert commands.choose(RECIPE, [*options(folder, "choice"), *given]) == 0
+    rows = table(folder / "choice" / "choice.csv")
+    assert [(row["strength"], row["q"]) for row in rows] == [
+        (strength, q) for strength in ("0.001", "0.01") for q in ("0.5", "1", "1e+06")
+    ]
+    # What erases a layer has no figures, all others have.
+    for row in rows:
+        erased = row["q"] == "1e+06"
+        assert row["note"] == ("conv2: strength q 1e+06 leaves no weight" if erased else "")
+        assert (row["int8"] == row["words"] == "") == erased
+    known = [row for row in rows if row["words"]]
+    (chosen,) = [row for row in rows if row["test"]]
+    assert float(chosen["words"]) == min(float(row["words"]) for row in known)
+    # Test images were looked at once, and for the chosen plan.
+    assert [(f"{plan.strength:g}", f"{plan.q:g}") for plan in looks] == [
+        (chosen["strength"], chosen["q"])
+    ]
+    # The dense stage is common to all, the regularised one to all q.
+    assert len(list((folder / "work").glob("dense-*.pt"))) == 1
+    assert len(list((folder / "work").glob("regularised-*.pt"))) == 2
+    assert len(list((folder / "work").glob("fine-*.pt"))) == 4
+    network = container.load(folder / "choice" / "network.csp")
+    assert f"{search.stored(network):.2f}" == chosen["words"]
+    assert f"{flow.zeros(network):.2f}" == chosen["sparsity"]
+    assert f'"q": {float(chosen["q"])}' in network.metadata["plan"]
+    assert f"chosen: λ {chosen['strength']}, q {chosen['q']}" in capsys.readouterr().out
+
+
+def test_choose_among_densities(folder, capsys):
+    given = ["--strength", "0.001", "--density", "0.5", "1", "--drop", "100"]
+    assert commands.choose(RECIPE, [*options(folder, "choice"), *given]) == 0
+    rows = table(folder / "choice" / "choice.csv")
+    assert [(row["q"], row["keep"], bool(row["test"])) for row in rows] == [
+        ("", "0.5", True),
+        ("", "1", False),
+    ]
+    assert "chosen: λ 0.001, keep 0.5" in capsys.readouterr().out
+    layers = container.load(folder / "choice" / "network.csp").layers()
+    for layer in layers:
+        if layer.name in PLAIN.targets:
+            kept = float((layer.weights() != 0).mean())
+            assert kept == pytest.approx(0.5 * (1 - PLAIN.targets[layer.name]), abs=0.03)
+
+
+def test_choose_tells_if_nothing_is_good(folder, capsys):
+    given = ["--strength", "0.001", "--quantile", "1e6"]
+    assert commands.choose(RECIPE, [*options(folder, "choice"), *given]) == 2
+    assert capsys.readouterr().err == "error: every trial erased a layer: choose smaller q\n"
+    assert len(table(folder / "choice" / "choice.csv")) == 1
+
+
+def test_searches_run_in_one_process(folder, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = ["--strength", "0.001", "--quantile", "1"]
+    assert commands.choose(RECIPE, [*options(folder, "choice"), *given]) == 2
+    assert commands.ablate(RECIPE, [*options(folder, "a.csv"), "--vary", "cols=4"]) == 2
+    told = (
+        "error: choose runs in one process, not in 2\nerror: ablate runs in one process, not in 2"
+    )
+    assert capsys.readouterr().err.strip() == told
+
+
+def test_ablate(folder, monkeypatch):
+    monkeypatch.setattr(flow, "examine", lambda *_, **__: pytest.fail("a look at test images"))
+    given = ["--vary", "period=4,8", "--vary", "acc_bits=10,24", "--vary", "cols=2,4"]
+    given += ["--vary", "q=0.5,1", "--aware", "1"]
+    assert commands.ablate(RECIPE, [*options(folder, "ablation.csv"), *given]) == 0
+    rows = table(folder / "ablation.csv")
+    assert [(row["axis"], row["value"]) for row in rows] == [
+        *(("period", "4"), ("period", "8"), ("acc_bits", "10"), ("acc_bits", "24")),
+        *(("cols", "2"), ("cols", "4"), ("q", "0.5"), ("q", "1")),
+    ]
+    for row in rows:
+        assert row[row["axis"]] == row["value"]
+        assert row["aware"]
+        assert not row["test"]
+    # The same plan is the same trial.
+    (same,) = {tuple(list(rows[index].values())[2:]) for index in (1, 3, 5)}
+    assert "8" in same
+    assert float(rows[6]["words"]) > float(rows[7]["words"])
+    # The period and the bits need no training of their own, but for the integers.
+    assert len(list((folder / "work").glob("fine-*.pt"))) == 4
+    assert len(list((folder / "work").glob("aware-*.pt"))) == 6
+
+
+@pytest.mark.parametrize("method", Method)
+def test_methods(folder, method):
+    out = folder / "out"
+    arguments = [*options(folder, "out"), "--method", method, "--strength", "0.01"]
+    assert commands.train(RECIPE, arguments) == 0
+    network = container.load(out / "network.csp")
+    layers = {layer.name: layer for layer in network.layers()}
+    for name, target in PLAIN.targets.items():
+        zero = float((layers[name].weights() == 0).mean())
+        assert zero >= target - 0.02, name
+    rows = table(out / "training.csv")
+    pulled = [row["stage"] for row in rows if row["regulariser"]]
+    assert pulled == ([] if method is Method.CHUNK else ["regularised"])
+    # Only the cascade stores nothing but what survives.
+    linear = layers["linear3"].matrices[0]
+    chunks = linear.decompress().reshape(-1, 4, linear.taps).any(axis=1)
+    hollow = int(linear.counts.sum(dtype=int)) - int(chunks.sum())
+    assert (hollow == 0) == (method is Method.CASCADE)
+    recorded = f'"method": "{method}"' in network.metadata["plan"]
+    assert recorded == (method is not Method.CASCADE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--vary", "rows=3"], "rows cannot be varied; there are: cols, q, keep, strength, period"),
+        (["--vary", "cols=a"], "--vary 'cols=a' is not FIELD=V,V,…"),
+        (["--vary", "period=4.5"], "period must be an integer, not 4.5"),
+        (["--vary", "cols=0"], "cols must be 1 … 256, not 0"),
+        (["--vary", "cols=4", "--acc-bits", "40"], "acc_bits must be 8 … 32, not 40"),
+        (["--vary", "cols=4", "--aware", "-1"], "epochs of stage aware must be 0 … 10000, not -1"),
+        (["--vary", "cols=4", "--period", "33"], "period must be 1 … 32, not 33"),
+        (["--vary", "cols=4", "--strength", "nan"], "strength must be finite and not negative, no"),
+        (["--vary", "keep=0"], "keep must be finite and above 0, not 0.0"),
+        (["--vary", "keep=2"], "the target of conv2 must be 0 or more and below 1, not -0.2"),
+        (["--vary", "cols=4", "--images", "0"], "images must be 1 … 2147483647, not 0"),
+        (["--vary", "cols=4", "--images", "281"], "images is 281, there are 280 to train on"),
+        (["--vary", "cols=4", "--validation", "0"], "validation must be 1 … 2147483647, not 0"),
+    ],
+)
+def test_refusals(folder, capsys, arguments, message):
+    assert commands.ablate(RECIPE, [*options(folder, "a.csv"), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_stage_that_was_not_trained_has_no_accuracy():
+    training = striped(280)
+    plan = dataclasses.replace(PLAIN, epochs=(0, 0, 0))
+    learnt = flow.learn(RECIPE, plan, training)
+    with pytest.raises(CspError, match=r"^stage fine has no accuracy on held images$"):
+        learnt.validation("fine")
+
+
+def test_fewer_images_are_the_first_ones(folder):
+    arguments = [*options(folder, "out"), "--images", "200"]
+    assert commands.train(RECIPE, arguments) == 0
+    whole = striped(280)
+    learnt = flow.learn(RECIPE, PLAIN, whole[:200])
+    saved = container.load(folder / "out" / "network.csp")
+    for first, second in zip(saved.layers(), learnt.network.layers(), strict=True):
+        np.testing.assert_array_equal(first.weights(), second.weights())
+
+
+def test_the_command_line_knows_every_network(capsys):
+    for name, recipe in command_line.NETWORKS.items():
+        assert recipe().name == name
+        with pytest.raises(SystemExit) as ended:
+            command_line.main(["train", name, "--help"])
+        assert ended.value.code == 0
+        assert f"python -m csp_algo.train.{name}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command_line.main(["train", "nothing"])
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
