@@ -21,7 +21,7 @@ DEAD_CYCLES = 4096
 #: Cycles that the ports have to come to an end after an error before it is told nevertheless.
 STOP_CYCLES = 1 << 14
 #: Cycles until what was on its way inside the core stands where it is seen.
-SETTLE_CYCLES = 6
+SETTLE_CYCLES = 5
 #: Cycles from a descriptor's last beat until its check has an answer.
 CHECK_CYCLES = 5
 #: Cycles from ``launch`` until ``working`` and ``writing`` have risen.

@@ -222,11 +222,11 @@ class Datapath(wiring.Component):
             self.moves.eq(
                 moved | (issued != engine.counters.issued[0]) | feeder.moves | pooler.moves
             ),
+        ]
+        m.d.comb += [
             self.left.eq(
                 engine.kept | count_store.busy | weight_store.busy | inputs.o.valid | values.o.valid
             ),
-        ]
-        m.d.comb += [
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),
