@@ -31,8 +31,8 @@ class BufferStyle(enum.Enum):
     """How a PE keeps its partial sums; both styles obey one contract.
 
     The style says also what a clock enable is. In an ASIC it is a clock gate, so what need not be
-    clocked is not. On an FPGA registers with different enables cannot stand together, and with
-    some twenty in each PE all wires get longer (docs/measurements.md), so most have none.
+    clocked is not. On an FPGA it is one more wire, and registers with different ones cannot share
+    a slice: without some twenty of them a PE is smaller and faster (docs/measurements.md).
     """
 
     MEMORY = "memory"  # FPGA: block or LUT RAM, one memory a bank
