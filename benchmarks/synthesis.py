@@ -372,15 +372,19 @@ def critical_path(path: dict) -> dict:
     }
 
 
-def _placing(design: Design) -> list[str]:
-    return [*LARGE] if design.large else []
-
-
-def place(folder: Path, seed: int, options: list[str]) -> dict:
+def place(folder: Path, seed: int, *, large: bool) -> dict:
     """Place and route with one seed; give Fmax in MHz, the critical path and the cells placed."""
     report = f"report_{seed}.json"
-    command = [nextpnr(), *DEVICE, *options, "--json", "netlist.json", "--report", report]
-    target = LARGE_TARGET_MHZ if options else TARGET_MHZ
+    command = [
+        nextpnr(),
+        *DEVICE,
+        *(LARGE if large else ()),
+        "--json",
+        "netlist.json",
+        "--report",
+        report,
+    ]
+    target = LARGE_TARGET_MHZ if large else TARGET_MHZ
     command += ["--seed", str(seed), "--freq", str(target)]
     command += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
     # Its default limit of attempts is the square of the cells, which overflows in a large design.
@@ -407,7 +411,7 @@ def measure(name: str, design: Design, seeds: list[int], options: list[str]) -> 
     runs = []
     for seed in seeds:
         start = time.monotonic()
-        runs.append(place(folder, seed, _placing(design)))
+        runs.append(place(folder, seed, large=design.large))
         print(
             f"{name}: seed {seed}: {runs[-1]['mhz']} MHz in {time.monotonic() - start:.0f} s",
             flush=True,
@@ -419,7 +423,7 @@ def measure(name: str, design: Design, seeds: list[int], options: list[str]) -> 
     return {
         "config": json.loads(design.config.to_json()),
         "options": options,
-        "placing": _placing(design),
+        "placing": [*LARGE] if design.large else [],
         "area": area(cells),
         "mhz": median,
         "path": next(found["path"] for found in runs if found["mhz"] == median),

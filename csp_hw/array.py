@@ -9,7 +9,7 @@ from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfi
 from csp_hw.pe.control import FORWARD_DISTANCE, control_layout
 from csp_hw.pe.element import ProcessingElement
 from csp_hw.row import PE_MODULE, Row, RowSignature, drain_layout, row_number
-from csp_hw.util import delayed, own_reset, place
+from csp_hw.util import delayed, own_resets, place
 
 #: Verilog module of a row, instantiated rows times in the array.
 ROW_MODULE = "csp_row"
@@ -114,13 +114,9 @@ class Array(wiring.Component):
             for col, weight in enumerate(self.weights)
         )
 
-        # Groups of rows have a reset of their own: one for all would be a net across the device.
-        # All enter it together, since a product in one is a product for those below; they leave one
-        # after the other, because equal registers would be made one.
+        # All rows enter their reset together: a product in one is a product for those below.
         size = -(-config.rows // self.RESET_STAGES)
-        resets = Signal(-(-config.rows // size), init=-1)
-        m.d.sync += resets.eq(resets << 1)
-        groups = [own_reset(m, f"rows_{n}", reset) for n, reset in enumerate(resets)]
+        groups = own_resets(m, "rows", -(-config.rows // size))
 
         # The rows, from top to bottom.
         control, drain = self.control.as_value(), self.drain.as_value()

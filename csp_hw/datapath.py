@@ -19,7 +19,7 @@ from csp_hw.ports import (
 )
 from csp_hw.slice import RegisterSlice
 from csp_hw.store import ReplayStore
-from csp_hw.util import join, own_reset, part
+from csp_hw.util import join, own_resets, part
 from csp_hw.width import WidthConverter, WidthGather
 
 #: A filter's parameters in memory: bias, mult, shift and a byte of zero.
@@ -102,13 +102,7 @@ class Datapath(wiring.Component):
         ]
         inside = None if self.hierarchical else Engine(config)
         engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
-        # Resets of their own: one for all would be a net across the device. They enter it together
-        # and leave it one after the other, because equal registers would be made one.
-        resets = Signal(2, init=-1)
-        m.d.sync += resets.eq(resets << 1)
-        for_feeder, for_pooler = (
-            own_reset(m, f"part_{n}", reset) for n, reset in enumerate(resets)
-        )
+        for_feeder, for_pooler = own_resets(m, "part", 2)
         feeder = Feeder(config, hierarchical=self.hierarchical)
         pooler = Pooler(config, hierarchical=self.hierarchical)
         m.submodules.feeder = for_feeder(feeder)

@@ -6,7 +6,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.ports import TILE_BITS
-from csp_hw.util import delayed
+from csp_hw.util import counted, delayed
 
 #: Words of one replay: 65,535 taps of 255 chunks are fewer than 2^24.
 WORD_BITS = 24
@@ -110,9 +110,12 @@ class ReplayStore(wiring.Component):
             return due, word[-1]
 
         # Words in. `kept` counts those that wait to be read for the first time.
-        kept = Signal(range(self.depth + 1))
-        full = kept[-1]
         do_write = Signal()
+        do_read = Signal()
+        do_send = Signal()
+        fresh = Signal()
+        kept, any_kept = counted(m, "kept", self.depth, do_write, do_read & fresh)
+        full = kept[-1]
         write_at = Signal(range(self.depth))
         in_due, _ = walk("in", Mux(self.resident, 1, self.replays), do_write)
         m.d.comb += [
@@ -123,26 +126,14 @@ class ReplayStore(wiring.Component):
             write.en.eq(do_write),
         ]
 
-        # Reading. What is resident has arrived when its first replay is over. Whether there are
-        # words and places is kept beside their numbers, since the counters of replays wait for it.
-        fresh = Signal()
-        any_kept = Signal()
-        free = Signal(range(CREDITS + 1), init=CREDITS)
-        any_free = Signal(init=1)
-        do_read = Signal()
-        do_send = Signal()
+        # Reading. What is resident has arrived when its first replay is over.
+        free, any_free = counted(m, "free", CREDITS, do_send, do_read, init=CREDITS)
         read_at = Signal(range(self.depth))
         out_due, out_last = walk("out", self.replays, do_read)
         m.d.comb += [
             do_read.eq(out_due & (~fresh | any_kept) & any_free),
             do_send.eq(self.o.valid & self.o.ready),
             read.addr.eq(read_at),
-        ]
-        m.d.sync += [
-            kept.eq(kept + do_write - (do_read & fresh)),
-            free.eq(free - do_read + do_send),
-            any_kept.eq(do_write | kept[1:].any() | (any_kept & ~(do_read & fresh))),
-            any_free.eq(do_send | free[1:].any() | (any_free & ~do_read)),
         ]
         with m.If(self.start):
             m.d.sync += [write_at.eq(0), read_at.eq(0), fresh.eq(1)]

@@ -128,6 +128,45 @@ def own_reset(m: Module, name: str, reset: Value) -> DomainRenamer:
     return DomainRenamer(name)
 
 
+def own_resets(m: Module, name: str, count: int) -> list[DomainRenamer]:
+    """Give resets of their own for several groups of blocks, behind the domain's.
+
+    One for all would be a net across the device. All enter it together; they leave it one after the
+    other, because equal registers would be made one.
+    """
+    resets = Signal(count, init=-1)
+    m.d.sync += resets.eq(resets << 1)
+    return [own_reset(m, f"{name}_{n}", reset) for n, reset in enumerate(resets)]
+
+
+def counted(m: Module, name: str, most: int, up: Value, down: Value, *, init: int = 0):
+    """Give how many there are, and whether there are any, both in registers.
+
+    The second one is known without a comparison behind the first, for what waits for it.
+
+    Parameters
+    ----------
+    m : Module
+    name : str
+        Of the number; the flag is ``any_`` of it.
+    most : int
+    up, down : Value
+        One more, one less in this cycle; no less if there are none.
+    init : int, optional
+
+    Returns
+    -------
+    tuple of Signal and Signal
+    """
+    number = Signal(range(most + 1), name=name, init=init)
+    some = Signal(name=f"any_{name}", init=init > 0)
+    m.d.sync += [
+        number.eq(number + up - down),
+        some.eq(up | number[1:].any() | (some & ~down)),
+    ]
+    return number, some
+
+
 def join(source, sink) -> list:
     """Give the assignments that let a stream flow into one whose words have as many bits."""
     return [

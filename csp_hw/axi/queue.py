@@ -6,6 +6,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.slice import RegisterSlice
+from csp_hw.util import counted
 
 
 class Queue(wiring.Component):
@@ -52,12 +53,9 @@ class Queue(wiring.Component):
         write, read = store.write_port(), store.read_port(domain="comb")
         tail = Signal(range(self.depth))
         head = Signal(range(self.depth))
-        # Whether there is a word, or a place, is kept beside how many.
-        stored = Signal(range(self.depth + 1))
-        any_stored = Signal()
-        free = Signal(range(self.room + 1), init=self.room)
-        any_free = Signal(init=1)
         do_fetch, do_give = Signal(), Signal()
+        _, any_stored = counted(m, "stored", self.depth, write.en, do_fetch)
+        _, any_free = counted(m, "free", self.room, do_give, write.en, init=self.room)
         wiring.connect(m, register.o, wiring.flipped(self.o))
         m.d.comb += [
             self.i.ready.eq(any_free),
@@ -73,9 +71,5 @@ class Queue(wiring.Component):
         m.d.sync += [
             tail.eq(tail + write.en),
             head.eq(head + do_fetch),
-            stored.eq(stored + write.en - do_fetch),
-            any_stored.eq(write.en | stored[1:].any() | (any_stored & ~do_fetch)),
-            free.eq(free - write.en + do_give),
-            any_free.eq(do_give | free[1:].any() | (any_free & ~write.en)),
         ]
         return m

@@ -11,6 +11,7 @@ from csp_hw.axi.bursts import BurstPlanner
 from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES, SIZE_BITS, Fault, burst_layout, run_layout
 from csp_hw.axi.queue import Queue
 from csp_hw.axi.signature import ADDRESS_BITS, ReadSignature, Response
+from csp_hw.util import counted
 
 #: Bursts whose data are still to come.
 OUTSTANDING = 16
@@ -161,8 +162,7 @@ class ReadManager(wiring.Component):
                 ]
 
         # The address. Bursts on offer and outstanding are counted.
-        outstanding = Signal(range(OUTSTANDING + 1))
-        any_outstanding = Signal()
+        outstanding, any_outstanding = counted(m, "outstanding", OUTSTANDING, asked, done)
         asked_addr = Signal(ADDRESS_BITS, reset_less=True)
         asked_length = Signal(LENGTH_BITS, reset_less=True)
         m.d.comb += [
@@ -182,10 +182,6 @@ class ReadManager(wiring.Component):
             ]
         with m.Elif(ar.ready):
             m.d.sync += ar.valid.eq(0)
-        m.d.sync += [
-            outstanding.eq(outstanding + asked - done),
-            any_outstanding.eq(asked | outstanding[1:].any() | (any_outstanding & ~done)),
-        ]
 
         with m.If(self.error == Fault.NONE):
             with m.If(answered & (answer.resp != Response.OKAY)):

@@ -18,6 +18,7 @@ from csp_hw.axi.ports import (
 from csp_hw.axi.queue import Queue
 from csp_hw.axi.signature import ADDRESS_BITS, Response, WriteSignature
 from csp_hw.slice import RegisterSlice
+from csp_hw.util import counted
 
 #: Bursts that are not acknowledged yet.
 OUTSTANDING = 16
@@ -120,9 +121,8 @@ class WriteManager(wiring.Component):
         ]
 
         # Addresses. Bursts on offer and not acknowledged are counted.
-        outstanding = Signal(range(OUTSTANDING + 1))
-        any_outstanding = Signal()
         announce = Signal()
+        outstanding, any_outstanding = counted(m, "outstanding", OUTSTANDING, announce, b.valid)
         announced_addr = Signal(ADDRESS_BITS, reset_less=True)
         announced_length = Signal(LENGTH_BITS, reset_less=True)
         m.d.comb += [
@@ -147,10 +147,6 @@ class WriteManager(wiring.Component):
             ]
         with m.Elif(aw.ready):
             m.d.sync += aw.valid.eq(0)
-        m.d.sync += [
-            outstanding.eq(outstanding + announce - b.valid),
-            any_outstanding.eq(announce | outstanding[1:].any() | (any_outstanding & ~b.valid)),
-        ]
 
         # Data. They do not wait for their address to be taken: a memory may want both at once.
         sent = Signal(LENGTH_BITS)
