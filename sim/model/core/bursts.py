@@ -4,12 +4,11 @@
 from collections.abc import Sequence
 
 from csp_hw.axi.ports import PAGE_BYTES
+from sim.model.core.memory import EARLY
 from sim.program.loops import Loops
 
 #: Cycles from a run's transfer to the cycle in which it may join or open.
 TAKE = 2
-#: A time before all others, and one that has not come.
-EARLY, NEVER = -(1 << 60), 1 << 60
 
 Run = tuple[int, int]
 

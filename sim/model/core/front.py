@@ -9,7 +9,7 @@ from sim.model.core.issue import IssueTimes
 from sim.model.core.memory import Times
 from sim.model.core.results import DrainTimes
 from sim.model.core.tables import Tables
-from sim.model.core.taps import TapTimes, blocks_of
+from sim.model.core.taps import TapTimes, blocks_of, groups_of
 from sim.model.core.tiles import Taken, TileTimes
 from sim.model.core.words import WordTimes
 from sim.program.passes import Pass
@@ -38,7 +38,7 @@ class Front:
         self._schedule, self._fields, self._config = step.schedule, step.fields, step.config
         self._start = start
         self._tables, self._tiles, self._drain = tables, tiles, drain
-        self._blocks = blocks_of(step)
+        self._groups = groups_of(blocks_of(step), step.config)
         self._begin = start + 2
         self._taps = TapTimes(step, begin=self._begin, opened=tiles.open)
         self._words = WordTimes(step.config)
@@ -48,7 +48,7 @@ class Front:
         stored = tiles.end()
         self.spent = self._issue.spent
         self.counts_sent = self._behind_slice(self._taps.loads)
-        self.weights_sent = self._issue.sent
+        self.weights_sent = np.concatenate([*self._issue.sent, np.empty(0, dtype=np.int64)])
         self.idle = max(self._issue.done + 1, drain.idle)
         self.spent["stalled_drain"] = self.idle - 1 - self._issue.done
         # The feeder is at rest three cycles after its last request, and one after all else.
@@ -66,28 +66,39 @@ class Front:
         counts = np.maximum(counts, self._begin) + 1
         self._taps.tile(counts, tell=not self._fields["counts_resident"])
         weights = self._offers("weights", number, schedule.steps, self._tables.weights)
-        released: list[int] = []
-        for index, block in enumerate(self._blocks):
-            final = index == len(self._blocks) - 1
-            written, available = self._taps.block(len(block.counts), final=final)
-            if block.counts:
-                entered, released = self._words.block(written, tile.interleave, taken.time)
+        begins = True
+        for group in self._groups:
+            kept, joined = self._taps.group(group, final=group is self._groups[-1])
+            if group.blocks[0].counts:
+                asks = group.asks(tile.interleave)
+                asked, entered = self._words.group(kept, asks, taken.time)
+                ends, reads = asks.ends, [int(asked[end - 1]) for end in asks.ends]
             else:
-                released = self._words.skip(int(written[0]), tile.interleave, taken.time)
-            self._taps.read(self._words.asked)
-            if index:
-                load = issue.next(available)
-            else:
-                load = issue.first(available, taken.command, taken.given, overlaps=overlaps)
-                tiles.loaded = [tiles.loaded[-1], load]
-            self._taps.loaded(load)
-            if block.counts:
-                at = block.first_weight
-                offers = weights[at : at + sum(block.counts)]
-                issue.block(block, tile.interleave, load, entered=entered, offers=offers)
-                self._words.release(len(entered), issue.done)
-            else:
-                issue.skip(load)
+                released = self._words.skip(int(kept[0]), tile.interleave, taken.time)
+                ends, reads = (0,), [self._words.asked]
+            at = 0
+            for block, join, end, read in zip(group.blocks, joined, ends, reads, strict=True):
+                self._taps.read(max(len(block.counts), 1), read)
+                available = self._taps.enter(join)
+                if begins:
+                    load = issue.first(available, taken.command, taken.given, overlaps=overlaps)
+                    tiles.loaded = [tiles.loaded[-1], load]
+                    begins = False
+                else:
+                    load = issue.next(available)
+                self._taps.loaded(load)
+                if not block.counts:
+                    issue.skip(load)
+                    continue
+                first = block.first_weight
+                offers = weights[first : first + block.weights]
+                issue.block(block, tile.interleave, load, entered=entered[at:end], offers=offers)
+                self._words.release(end - at, issue.done)
+                at = end
+        if self._groups[-1].blocks[-1].counts:
+            taps = len(self._groups[-1].blocks[-1].counts)
+            last = asked[len(asked) - taps * (tile.interleave - 1) - 1 :: taps]
+            released = self._words.lanes(last)
         tiles.released += released
         tiles.finished = self._words.asked
         last = self._drain.tile(issue.done, schedule.live(tile))

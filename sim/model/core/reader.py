@@ -9,8 +9,8 @@ import numpy as np
 from csp_hw.axi.reader import OUTSTANDING, longest_burst
 from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import EARLY, NEVER, Planner, Run
-from sim.model.core.memory import Bucket, Flow, Times, numbers
+from sim.model.core.bursts import Planner, Run
+from sim.model.core.memory import EARLY, NEVER, Bucket, Flow, Times, numbers
 
 #: From a beat's arrival on the port to its being on offer.
 OFFER = 3

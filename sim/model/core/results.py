@@ -13,8 +13,7 @@ from csp_hw.drain import queue_depth
 from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
 from csp_hw.slice import SLICE
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, chain, numbers
+from sim.model.core.memory import EARLY, Times, chain, numbers
 from sim.model.core.reader import ReadPort, Waiting
 from sim.model.core.writer import WritePort
 from sim.model.cycles import DRAIN_START
@@ -254,7 +253,7 @@ class DrainTimes:
         each = output.INT32_WORDS if self._int32 else 1
         steps = None
         if each > 1:
-            steps = numbers(count)
+            steps = numbers(count).copy()
             steps[1:] += (each - 1) * np.cumsum(lanes[:-1])
         earliest = ask + (self._latency + 3)
         earliest[0] = max(int(earliest[0]), self._accepts)

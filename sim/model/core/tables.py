@@ -10,8 +10,7 @@ from csp_hw.core import FETCH_DEPTH, TABLE_DEPTHS
 from csp_hw.datapath import PARAM_BYTES
 from csp_hw.store import CREDITS
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, chain
+from sim.model.core.memory import EARLY, Times, chain
 from sim.model.core.reader import Client, Listed, ReadPort
 from sim.model.core.widths import Words
 from sim.program.passes import Pass

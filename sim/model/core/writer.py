@@ -12,8 +12,8 @@ from csp_hw.axi.writer import OUTSTANDING
 from csp_hw.core import MAP_DEPTH
 from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import EARLY, Planner, Run
-from sim.model.core.memory import Bucket, Flow, Times
+from sim.model.core.bursts import Planner, Run
+from sim.model.core.memory import EARLY, Bucket, Flow, Times
 
 #: From a beat's entry to its counting for a burst.
 COUNTED = 1
