@@ -13,7 +13,7 @@ from csp_hw.core import MAP_DEPTH
 from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import Planner, Run
-from sim.model.core.memory import EARLY, Bucket, Flow, Times
+from sim.model.core.memory import EARLY, Bucket, Flow, Times, extend, log, since
 
 #: From a beat's entry to its counting for a burst.
 COUNTED = 1
@@ -39,7 +39,7 @@ class WritePort:
         self._latency = timing.write_latency
         self._slots = timing.outstanding
         self._bucket = Bucket(beat, timing.write_rate)
-        self._entered: list[int] = []
+        self._entered = log()
         self._starts: list[int] = []  # first beats of bursts
         self._flows: list[Flow] = []  # and when they move on the port
         self._sent = 0  # beats
@@ -79,17 +79,25 @@ class WritePort:
         """Take the next beat."""
         self._entered.append(time)
 
-    def try_many(self, times: Times) -> bool:
-        """Take beats in these cycles, if there is a place for all of them then."""
+    def try_many(self, times: Times, *, ramp: bool = False) -> bool:
+        """Take beats in these cycles, if there is a place for all of them then.
+
+        With ``ramp``, a cycle after each other.
+        """
         count = len(self._entered)
         planner, bursts = copy.copy(self._planner), len(self._starts)
         before = (self._bucket.x, self._sent, self._moved, self._address, self._sliced)
         announced = self._announced
-        self._entered.extend(times.tolist())
+        extend(self._entered, times)
         low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
         if high <= low:
             return True
-        if np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]):
+        if ramp:
+            # Beats leave a cycle after each other at the earliest: the last one is the latest.
+            finds_room = high < 2 or self._left(high - 2) < int(times[-1])
+        else:
+            finds_room = bool(np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]))
+        if finds_room:
             return True
         self._planner = planner
         self._bucket.x, self._sent, self._moved, self._address, self._sliced = before
@@ -102,7 +110,7 @@ class WritePort:
 
     def _rooms(self, low: int, high: int) -> Times:
         """Give :meth:`_room` of beats low … high − 1."""
-        entered = np.array(self._entered[max(low - 1, 0) : high], dtype=np.int64)
+        entered = since(self._entered, max(low - 1, 0), high)
         rooms = entered[-(high - low) :] + 1
         begin = max(low - 1, 0)
         if high - 1 > begin:
