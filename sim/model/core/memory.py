@@ -106,10 +106,10 @@ class Flow(NamedTuple):
 
     def at(self, beat: int) -> int:
         """Give the cycle of a beat."""
-        if not beat:
-            return self.first
-        bucket = self.bucket
-        return max(self.first + beat, (self.credit + (beat - 1) * bucket.beat) // bucket.rate)
+        first, credit, bucket = self
+        if bucket.full or not beat:
+            return first + beat
+        return max(first + beat, (credit + (beat - 1) * bucket.beat) // bucket.rate)
 
 
 class Bucket:
@@ -121,6 +121,8 @@ class Bucket:
     def __init__(self, beat: int, rate: int | None) -> None:
         self.beat = beat
         self.rate = beat if rate is None else rate
+        #: A beat moves in each cycle, whatever its credit.
+        self.full = self.rate >= beat
         self.x = EARLY
 
     def flow(self, earliest: int, beats: int) -> Flow:

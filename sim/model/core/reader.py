@@ -2,6 +2,7 @@
 """A port that reads: its clients' bursts in turn, the memory, the beats on offer."""
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -43,13 +44,15 @@ class Client:
         self.known = 0  # beats of which it is known when they leave
         self._depth = depth
         self._wait, self._held = (1, SLICE) if sliced else (0, 0)
+        self._late = OFFER + self._wait
         self._flows: list[Flow] = []  # bursts
         self._starts: list[int] = []  # their first beats
         self._open = 0  # the burst of the next beat to leave
         # When beats leave: from a number on at the earliest a cycle, and one after the other; each
         # part lies in a burst.
         self._parts: list[tuple[int, int, int]] = []
-        self._part = 0  # that of the newest place that was given back
+        self._part = 0  # that of the newest place that was given back, and its burst
+        self._burst = 0
         self._last = EARLY
         burst = longest_burst(beat, depth)
         self.planner = Planner(runs, begin, burst=burst, data_bytes=beat)
@@ -64,7 +67,7 @@ class Client:
         return self._offer(bisect_right(self._starts, number) - 1, number)
 
     def _offer(self, burst: int, number: int) -> int:
-        return self._flows[burst].at(number - self._starts[burst]) + OFFER + self._wait
+        return self._flows[burst].at(number - self._starts[burst]) + self._late
 
     def offers(self) -> Times:
         """Give the same of all beats."""
@@ -91,18 +94,22 @@ class Client:
 
     def _freed(self, number: int) -> int:
         """Give when a beat leaves the queue; numbers only grow."""
-        held, parts = self._held, self._parts
-        if held:
-            offered = self.arrived(number) - self._wait
-            number -= held
-            if number < 0:
-                return offered
-        part = self._part
-        while part + 1 < len(parts) and parts[part + 1][0] <= number:
-            part += 1
+        parts, part = self._parts, self._part
+        if not self._held:
+            part = _at_or_before(parts, part, number)
+            self._part = part
+            return self._left(part, number)
+        starts, burst = self._starts, self._burst
+        while burst + 1 < len(starts) and starts[burst + 1] <= number:
+            burst += 1
+        self._burst = burst
+        offered = self._offer(burst, number) - self._wait
+        number -= self._held
+        if number < 0:
+            return offered
+        part = _at_or_before(parts, part, number)
         self._part = part
-        left = self._left(part, number)
-        return max(offered, left + 1) if held else left
+        return max(offered, self._left(part, number) + 1)
 
     def all_taken(self) -> Times:
         """Give when all beats leave."""
@@ -114,27 +121,31 @@ class Client:
 
     def take(self, beats: int, earliest: int) -> None:
         """Let so many beats leave that have arrived, in one burst, none before some cycle."""
-        number, burst, starts = self.known, self._open, self._starts
-        while burst + 1 < len(starts) and starts[burst + 1] <= number:
-            burst += 1
-        self._open = burst
-        first = max(self._offer(burst, number), earliest, self._last + 1)
+        burst, _ = self._together()
+        self._take(beats, earliest, burst)
+
+    def _take(self, beats: int, earliest: int, burst: int) -> None:
+        number, flow = self.known, self._flows[burst]
+        place, late = number - self._starts[burst], self._late
+        first = max(flow.at(place) + late, earliest, self._last + 1)
         self._parts.append((number, first, burst))
-        self.known += beats
-        self._last = max(self._offer(burst, self.known - 1), first + beats - 1)
+        self.known = number + beats
+        self._last = max(flow.at(place + beats - 1) + late, first + beats - 1)
 
     def settle(self) -> None:
         """Let beats leave as far as it is known when."""
         while self.known < self.count:
-            self.take(self._together(), EARLY)
+            burst, beats = self._together()
+            self._take(beats, EARLY, burst)
 
-    def _together(self) -> int:
-        """Give how many of the next beats came in one burst."""
-        burst, starts = self._open, self._starts
-        while burst + 1 < len(starts) and starts[burst + 1] <= self.known:
+    def _together(self) -> tuple[int, int]:
+        """Give the burst of the next beat to leave, and how many of the next ones came in it."""
+        burst, starts, known = self._open, self._starts, self.known
+        last = len(starts) - 1
+        while burst < last and starts[burst + 1] <= known:
             burst += 1
-        end = starts[burst + 1] if burst + 1 < len(starts) else self.count
-        return end - self.known
+        self._open = burst
+        return burst, (starts[burst + 1] if burst < last else self.count) - known
 
     # --- Bursts -------------------------------------------------------------------------------
 
@@ -156,6 +167,14 @@ class Client:
         self.settle()
 
 
+def _at_or_before(parts: Sequence[tuple[int, int, int]], part: int, number: int) -> int:
+    """Give the last part, from one on, that begins at or before a number."""
+    last = len(parts) - 1
+    while part < last and parts[part + 1][0] <= number:
+        part += 1
+    return part
+
+
 class Waiting(Client):
     """A client whose beats leave when :meth:`take` says so."""
 
@@ -170,7 +189,7 @@ class Bounded(Client):
         self, runs: Sequence[Run], begin: int, depth: int, beat: int, *, sliced: bool = False
     ) -> None:
         super().__init__(runs, begin, depth, beat, sliced=sliced)
-        self._bounds: list[tuple[int, int]] = []
+        self._bounds: deque[tuple[int, int]] = deque()
 
     def allow(self, below: int, since: int) -> None:
         """Let the beats below a number leave from a cycle on; numbers only grow."""
@@ -182,11 +201,12 @@ class Bounded(Client):
         bounds = self._bounds
         while self.known < self.count:
             while bounds and bounds[0][0] <= self.known:
-                bounds.pop(0)
+                bounds.popleft()
             if not bounds:
                 return
             below, since = bounds[0]
-            self.take(min(self._together(), below - self.known), since)
+            burst, beats = self._together()
+            self._take(min(beats, below - self.known), since, burst)
 
 
 class Listed(Client):
@@ -254,6 +274,39 @@ class ReadPort:
 
     def _burst(self) -> bool:
         """Ask for the next burst, if it is known which one that is."""
+        if len(self._active) == 1:
+            number, client = self._active[0]
+            client.plan()
+            if client.offer == NEVER:
+                return False
+            chosen = max(client.offer, self._fetched + 1, self._asked)
+        else:
+            choice = self._choose()
+            if choice is None:
+                return False
+            chosen, number, client = choice
+        self._turn = number
+        last = self._last
+        self._fetched = client.free = chosen + 1
+        client.offer = NEVER
+        asked = max(self._fetched + 1, self._moved)
+        if len(last) >= OUTSTANDING:
+            asked = max(asked, last[-OUTSTANDING] + SETTLED)
+        self._asked = asked
+        moved = asked + 1
+        if len(last) >= self._slots:
+            moved = max(moved, last[-self._slots] + 1)
+        self._moved = moved
+        earliest = moved + self._latency
+        if last:
+            earliest = max(earliest, last[-1] + 1)
+        flow = self._bucket.flow(earliest, client.beats)
+        last.append(flow.at(client.beats - 1))
+        client.arrive(flow, client.beats)
+        return True
+
+    def _choose(self) -> tuple[int, int, Client] | None:
+        """Give whose burst is next, and when it is chosen, if that is known."""
         count = len(self._clients)
         first, ends = NEVER, False
         for _, client in self._active:
@@ -269,7 +322,7 @@ class ReadPort:
                 if client.planner.beats or client.offer != NEVER
             ]
         if first == NEVER:
-            return False
+            return None
         chosen = max(first, self._fetched + 1, self._asked)
         # The next one in turn of those with a burst on offer.
         _, number, client = min(
@@ -277,20 +330,4 @@ class ReadPort:
             for number, client in self._active
             if client.offer <= chosen
         )
-        self._turn = number
-        last = self._last
-        self._fetched = client.free = chosen + 1
-        client.offer = NEVER
-        asked = max(self._fetched + 1, self._moved)
-        if len(last) >= OUTSTANDING:
-            asked = max(asked, last[-OUTSTANDING] + SETTLED)
-        self._asked = asked
-        moved = asked + 1
-        if len(last) >= self._slots:
-            moved = max(moved, last[-self._slots] + 1)
-        self._moved = moved
-        earliest = max(moved + self._latency, last[-1] + 1 if last else 0)
-        flow = self._bucket.flow(earliest, client.beats)
-        last.append(flow.at(client.beats - 1))
-        client.arrive(flow, client.beats)
-        return True
+        return chosen, number, client
