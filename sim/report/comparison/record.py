@@ -140,6 +140,16 @@ class Comparison:
     seed: int = 0
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def shown(self, network: NetworkRecord) -> tuple[Accelerator, ...]:
+        """Give the accelerators that there are figures of."""
+        return tuple(one for one in self.accelerators if one.key in network.totals)
+
+    @property
+    def all_shown(self) -> tuple[Accelerator, ...]:
+        """Those that there are figures of on any network."""
+        keys = {key for network in self.networks for key in network.totals}
+        return tuple(one for one in self.accelerators if one.key in keys)
+
     def title(self, key: str) -> str:
         """Give the name of an accelerator for people."""
         return next(one.title for one in self.accelerators if one.key == key)
