@@ -47,7 +47,7 @@ class Planner:
         self._bursts = _cut(runs, burst, PAGE_BYTES // data_bytes)
         self._next = 0
         self._open = 0  # when the joined runs were opened
-        self._last = EARLY  # the cycle of the cut before
+        self.last = EARLY  # the cycle of the cut before
         self.beats = 0  # of the next burst; 0: there is none
         self.total = 0  # beats of all bursts up to the next one
         self._advance()
@@ -60,7 +60,7 @@ class Planner:
         self.beats, self.total, first, self._run = self._bursts[self._next]
         self._next += 1
         if first >= 0:
-            self._open = max(self._begin + first, self._last)
+            self._open = max(self._begin + first, self.last)
 
     def cut(self, ready: int, free: int) -> int:
         """Cut the next burst; give the cycle.
@@ -72,10 +72,31 @@ class Planner:
         free : int
             From when on there is a place for it.
         """
-        seen = max(self._last, self._open + self._run) + 1
-        self._last = cut = max(seen + 1, ready + 1, free)
+        seen = max(self.last, self._open + self._run) + 1
+        self.last = cut = max(seen + 1, ready + 1, free)
         self._advance()
         return cut
+
+    def alike(self, beats: int, most: int) -> int:
+        """Give how many of the next bursts, at most, have so many beats and wait for no run.
+
+        A cycle for each of its beats must pass between two cuts.
+        """
+        # As a burst is of no more runs than beats, none waits for a run if the next one does not.
+        if self.beats != beats or self._open + self._run + 2 >= self.last:
+            return 0
+        bursts = self._bursts
+        first = last = self._next - 1
+        stop = min(len(bursts), first + most)
+        while last < stop and bursts[last][0] == beats and bursts[last][2] < 0:
+            last += 1
+        return last - first
+
+    def skip(self, count: int, apart: int) -> None:
+        """Cut bursts, so many cycles apart."""
+        self.last += count * apart
+        self._next += count - 1
+        self._advance()
 
 
 def _cut(runs: Sequence[Run], burst: int, page: int) -> list[tuple[int, int, int, int]]:

@@ -19,6 +19,8 @@ OFFER = 3
 FREED = 2
 #: From a burst's last beat to the next address, if too many were outstanding.
 SETTLED = 2
+#: Bursts must have been the same so many times before it is looked whether they go on so.
+_LEAST_STREAK = 4
 
 
 class Client:
@@ -54,6 +56,7 @@ class Client:
         self._part = 0  # that of the newest place that was given back, and its burst
         self._burst = 0
         self._last = EARLY
+        self._held_back = False  # the newest part, by something other than the beats before it
         burst = longest_burst(beat, depth)
         self.planner = Planner(runs, begin, burst=burst, data_bytes=beat)
         self.beats = 0  # of the burst on offer
@@ -127,7 +130,9 @@ class Client:
     def _take(self, beats: int, earliest: int, burst: int) -> None:
         number, flow = self.known, self._flows[burst]
         place, late = number - self._starts[burst], self._late
-        first = max(flow.at(place) + late, earliest, self._last + 1)
+        first = max(flow.at(place) + late, self._last + 1)
+        self._held_back = first < earliest
+        first = max(first, earliest)
         self._parts.append((number, first, burst))
         self.known = number + beats
         self._last = max(flow.at(place + beats - 1) + late, first + beats - 1)
@@ -166,6 +171,57 @@ class Client:
         self.count += beats
         self.settle()
 
+    # --- Bursts that repeat -------------------------------------------------------------------
+
+    @property
+    def rhythm(self) -> tuple[int, int, int]:
+        """What must go on at one pace for bursts to repeat: cuts, and beats that leave."""
+        return self.planner.last, self._parts[-1][1] if self._parts else EARLY, self._last
+
+    def may_repeat(self, streak: int, apart: int) -> int:
+        """Give how many more bursts come and leave as the last one did, if the port lets them.
+
+        Parameters
+        ----------
+        streak : int
+            How many bursts did what the one before them did, some cycles later.
+        apart : int
+            These cycles.
+        """
+        burst = len(self._starts) - 1
+        start, beats = self._starts[burst], self.count - self._starts[burst]
+        number, left, _ = self._parts[-1]
+        if self.known < self.count or number != start or self._held_back:
+            return 0
+        # All those whose places are waited for did the same.
+        if streak < -(-(self._depth + self._held + 1) // beats) + 1:
+            return 0
+        return self.planner.alike(beats, self._free_to_leave(left + apart) // beats)
+
+    def _free_to_leave(self, time: int) -> int:
+        """Give how many of the next beats may leave from a cycle on."""
+        del time
+        return self.total
+
+    def repeat(self, count: int, apart: int) -> None:
+        """Let so many bursts come and leave as the last one did."""
+        flow, beats = self._flows[-1], self.count - self._starts[-1]
+        _, first, burst = self._parts[-1]
+        bucket = flow.bucket
+        waits = range(apart, (count + 1) * apart, apart)
+        starts = range(self.count, self.count + count * beats, beats)
+        lefts = range(first + apart, first + (count + 1) * apart, apart)
+        bursts = range(burst + 1, burst + count + 1)
+        self._flows += [
+            Flow(flow.first + wait, flow.credit + wait * bucket.rate, bucket) for wait in waits
+        ]
+        self._starts += starts
+        self._parts += zip(starts, lefts, bursts, strict=True)
+        self.count += count * beats
+        self.known = self.count
+        self._last += count * apart
+        self.planner.skip(count, apart)
+
 
 def _at_or_before(parts: Sequence[tuple[int, int, int]], part: int, number: int) -> int:
     """Give the last part, from one on, that begins at or before a number."""
@@ -177,6 +233,11 @@ def _at_or_before(parts: Sequence[tuple[int, int, int]], part: int, number: int)
 
 class Waiting(Client):
     """A client whose beats leave when :meth:`take` says so."""
+
+    def may_repeat(self, streak: int, apart: int) -> int:
+        """Give how many more bursts leave as the last one did: none that is known."""
+        del streak, apart
+        return 0
 
     def settle(self) -> None:
         """Nothing leaves by itself."""
@@ -208,8 +269,14 @@ class Bounded(Client):
             burst, beats = self._together()
             self._take(min(beats, below - self.known), since, burst)
 
+    def _free_to_leave(self, time: int) -> int:
+        if not self._bounds:
+            return 0
+        below, since = self._bounds[0]
+        return below - self.known if since <= time else 0
 
-class Listed(Client):
+
+class Listed(Waiting):
     """A client whose beats leave as a function says, given the cycles in which they are there."""
 
     def __init__(
@@ -265,6 +332,9 @@ class ReadPort:
         self._asked = EARLY
         self._moved = EARLY  # the address before
         self._last: list[int] = []  # cycle of each burst's last beat
+        # What the last burst did when, and how many times it was the same so many cycles later.
+        self._rhythm: tuple[int, ...] = ()
+        self._apart = self._streak = 0
 
     def run(self, until: Callable[[], bool]) -> None:
         """Go on until something is so, or nothing can be known any further."""
@@ -276,6 +346,8 @@ class ReadPort:
         """Ask for the next burst, if it is known which one that is."""
         if len(self._active) == 1:
             number, client = self._active[0]
+            if self._streak > _LEAST_STREAK and self._repeat(client):
+                return True
             client.plan()
             if client.offer == NEVER:
                 return False
@@ -303,6 +375,53 @@ class ReadPort:
         flow = self._bucket.flow(earliest, client.beats)
         last.append(flow.at(client.beats - 1))
         client.arrive(flow, client.beats)
+        self._listen(client, (number, client.beats), (chosen, asked, moved, flow.first))
+        return True
+
+    def _listen(self, client: Client, kind: tuple[int, int], times: tuple[int, ...]) -> None:
+        """Find out whether bursts repeat: all as the one before, but some cycles later."""
+        before, now = self._rhythm, (*kind, *times, *client.rhythm)
+        self._rhythm = now
+        if not before or before[:2] != kind:
+            self._streak = 0
+            return
+        apart = times[0] - before[2]
+        same = all(b - a == apart for a, b in zip(before[2:], now[2:], strict=True))
+        self._streak = self._streak + 1 if same and apart == self._apart else 0
+        self._apart = apart
+
+    def _repeat(self, client: Client) -> bool:
+        """Ask for bursts that repeat the one before, if there are some.
+
+        What a burst waits for is few bursts before it. If these were all the same number of cycles
+        apart, and so is whatever each waited for, the next one comes as many cycles later.
+        """
+        apart, last, streak = self._apart, self._last, self._streak
+        if not self._bucket.full:
+            return False
+        for held, now, wait in (
+            (OUTSTANDING, self._asked, SETTLED),
+            (self._slots, self._moved, 1),
+        ):
+            # What waits for bursts before those that were the same must not be late, nor was it.
+            if streak <= held < len(last) and last[-1 - held] + wait >= now:
+                return False
+            for number in range(max(1, held - len(last) + 1), held - streak + 1):
+                if last[number - held - 1] + wait > now + number * apart:
+                    return False
+        count = client.may_repeat(streak, apart)
+        if count < 1:
+            return False
+        client.repeat(count, apart)
+        later = count * apart
+        self._fetched += later
+        self._asked += later
+        self._moved += later
+        client.free = self._fetched
+        self._bucket.x += later * self._bucket.rate
+        last += range(last[-1] + apart, last[-1] + later + 1, apart)
+        self._rhythm = (*self._rhythm[:2], *(time + later for time in self._rhythm[2:]))
+        self._streak += count
         return True
 
     def _choose(self) -> tuple[int, int, Client] | None:
