@@ -4,9 +4,19 @@
 import numpy as np
 import pytest
 
-from sim.model.core.memory import Bucket, chain
-from sim.model.core.taps import RESOLVED, Resolver
+from csp_algo.geometry import Geometry
+from csp_algo.network import Input, Network
+from csp_hw.config import preset
+from sim.model.core import front, issue, reader, results
+from sim.model.core.memory import Bucket, Recent, chain
+from sim.model.core.passes import pass_cycles
+from sim.model.core.taps import RESOLVED, Resolver, groups_of
 from sim.model.core.walk import axis_costs
+from sim.program.compiler import compile_network
+from tests.cosim.test_core_cycles import random_timing, timing_of
+from tests.cosim.test_core_networks import random_task
+from tests.sim.networks import random_config
+from tests.strategies import random_layer
 
 
 def naive_beats(bursts, beat, rate):
@@ -51,6 +61,23 @@ def test_chain():
             after = max(int(time), after + 1)
             expected.append(after)
         assert chain(earliest, expected[0] - 1).tolist() == expected
+
+
+def test_recent():
+    rng = np.random.default_rng(2)
+    size, recent = 7, Recent(7)
+    everything = list(recent.before(size))
+    for _ in range(200):
+        wanted = int(rng.integers(1, size + 1))
+        assert recent.before(wanted).tolist() == everything[-size:][:wanted]
+        if rng.random() < 0.5:
+            values = rng.integers(0, 100, int(rng.integers(0, 300)))
+            recent.extend(values)
+            everything += values.tolist()
+        else:
+            value, count = (int(one) for one in rng.integers(0, 30, 2))
+            recent.fill(value, count)
+            everything += [value] * count
 
 
 def naive_resolver(earliest, room, last):
@@ -100,3 +127,78 @@ def test_lanes(seed):
     leave = np.diff(np.count_nonzero(places >= size, axis=1))
     expected = [1, *np.maximum(1, np.maximum(enter, leave)).tolist()]
     assert axis_costs(count, stride, dilation, padding, kernel, size).tolist() == expected
+
+
+#: What tells many cycles at once, and what is told one by one without it.
+SHORTCUTS = {
+    "_at_once": (issue, lambda *_: False),
+    "_ramp": (results.DrainTimes, lambda *_: False),
+    "_try": (results.DrainTimes, lambda *_: None),
+    "_repeat": (reader.ReadPort, lambda *_: False),
+    "groups_of": (front, lambda blocks, config: [groups_of([one], config)[0] for one in blocks]),
+}
+
+
+def counted(monkeypatch):
+    """Count how often each shortcut was taken."""
+    taken = dict.fromkeys(SHORTCUTS, 0)
+
+    def wrap(name, function):
+        def wrapped(*arguments):
+            result = function(*arguments)
+            if name == "groups_of":
+                taken[name] += any(len(group.blocks) > 1 for group in result)
+            else:
+                taken[name] += result is not None and result is not False
+            return result
+
+        return wrapped
+
+    for name, (where, _) in SHORTCUTS.items():
+        monkeypatch.setattr(where, name, wrap(name, getattr(where, name)))
+    return taken
+
+
+def steps_of(rng):
+    """Give passes of random networks on random cores, and of layers that are large for them."""
+    for number in range(40):
+        config = preset("tiny_4x4") if number % 2 else random_config(rng)
+        yield from ((config, step) for step in random_task(rng, config).program.passes)
+    for name, shape, filters, kernel in (
+        ("tiny_4x4", (40, 40, 8), 16, 3),
+        ("csp_8x8", (28, 28, 24), 64, 3),
+        ("csp_h_32x32", (28, 28, 96), 256, 1),
+        ("csp_h_32x32", (7, 7, 256), 512, 3),
+    ):
+        config = preset(name)
+        geometry = Geometry(
+            in_shape=shape,
+            filters=filters,
+            kernel=(kernel, kernel),
+            padding=(kernel // 2,) * 4,
+        )
+        layer = random_layer(
+            rng, cols=config.cols, period=config.max_period, case="mixed", geometry=geometry
+        )
+        source = Input(name="input", shape=shape, dtype=layer.dtype, scale=1.0)
+        network = Network(
+            name=name, input=source, nodes=(layer,), cols=config.cols, period=config.max_period
+        )
+        yield from ((config, step) for step in compile_network(network, config, 1).passes)
+
+
+def test_shortcuts_change_nothing(monkeypatch):
+    rng = np.random.default_rng(5)
+    cases = []
+    for config, step in steps_of(rng):
+        cases.append((step, random_timing(rng, config.cols)))
+        cases.append((step, timing_of(20, 1, config.cols)))
+    with monkeypatch.context() as patch:
+        taken = counted(patch)
+        found = [pass_cycles(step, timing) for step, timing in cases]
+    assert min(taken.values()) > 10, taken
+    for name, (where, without) in SHORTCUTS.items():
+        monkeypatch.setattr(where, name, without)
+    for (step, timing), cycles in zip(cases, found, strict=True):
+        assert pass_cycles(step, timing) == cycles, (step.title, timing)
+    assert len(cases) > 300

@@ -12,6 +12,13 @@ from sim.model.core.taps import Block, Shape
 ARRIVAL = 2
 
 
+def _at_once(shape: Shape, load: int, entered: Times, sent: Times) -> bool:
+    """Whether a block's products, loaded in some cycle, follow each other from the next one on."""
+    # Activations enter a cycle after each other at the earliest, so the last one is the latest.
+    last = int(entered[-1]) - len(entered) + 1
+    return last + ARRIVAL <= load + 1 and not (sent - shape.first >= load).any()
+
+
 class IssueTimes:
     """The issuer and the run buffer.
 
@@ -97,8 +104,7 @@ class IssueTimes:
         # If nothing waits, a product is issued in each cycle from the next one on.
         ends = shape.ends + (load + 1)
         sent = self._send(offers, ends)
-        last = int(entered[-1]) - len(entered) + 1
-        if last + ARRIVAL > load + 1 or np.any(sent - shape.first >= load):
+        if not _at_once(shape, load, entered, sent):
             issued, ends, sent = self._wait(shape, load, entered=entered, offers=offers)
             self.done = int(issued[-1])
         else:

@@ -44,9 +44,10 @@ class WritePort:
         self._flows: list[Flow] = []  # and when they move on the port
         self._sent = 0  # beats
         self._first: list[int] = []  # when the first beat of each burst leaves the queue
-        self._moved = EARLY  # the last beat on the port
+        self._moved = EARLY  # the last beat on the port,
+        self._last_left = EARLY  # and when it left the queue
         self._sliced = EARLY  # when the burst before went to the slice behind the planner
-        self._announced = [EARLY] * SLICE  # and the last ones to the port
+        self._announced = [EARLY] * SLICE  # and all of them to the port
         self._address = EARLY  # when the address before was taken
         self._answers: list[int] = []
 
@@ -86,8 +87,8 @@ class WritePort:
         """
         count = len(self._entered)
         planner, bursts = copy.copy(self._planner), len(self._starts)
-        before = (self._bucket.x, self._sent, self._moved, self._address, self._sliced)
-        announced = self._announced
+        before = (self._sent, self._moved, self._last_left, self._address, self._sliced)
+        credit = self._bucket.x
         extend(self._entered, times)
         low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
         if high <= low:
@@ -100,12 +101,12 @@ class WritePort:
         if finds_room:
             return True
         self._planner = planner
-        self._bucket.x, self._sent, self._moved, self._address, self._sliced = before
-        self._announced = announced
+        self._sent, self._moved, self._last_left, self._address, self._sliced = before
+        self._bucket.x = credit
         del self._entered[count:]
         for kept in (self._starts, self._first, self._answers):
             del kept[bursts:]
-        del self._flows[bursts:]
+        del self._flows[bursts:], self._announced[bursts + SLICE :]
         return False
 
     def _rooms(self, low: int, high: int) -> Times:
@@ -144,25 +145,27 @@ class WritePort:
         start, beats = self._sent, planner.beats
         last = self._entered[start + beats - 1]
         # A slice behind the planner takes a burst when the one two before it is announced.
-        sliced = max(planner.cut(last + COUNTED, self._sliced) + 1, self._announced[-SLICE] + 1)
+        cut = planner.cut(last + COUNTED, self._sliced)
+        self._sliced = sliced = max(cut, self._announced[-SLICE]) + 1
         announced = max(sliced + 1, self._address)
-        if len(answers) >= OUTSTANDING:
+        count = len(answers)
+        if count >= OUTSTANDING:
             announced = max(announced, answers[-OUTSTANDING] + 1)
-        address = announced + 1
-        if len(answers) >= self._slots:
-            address = max(address, answers[-self._slots] + 1)
+        self._announced.append(announced)
+        self._address = address = announced + 1
+        if count >= self._slots:
+            self._address = address = max(address, answers[-self._slots] + 1)
         first = max(announced + LENGTH, self._moved)
-        if start:
-            first = max(first, self._left(start - 1) + 1)
+        if count:
+            first = max(first, self._last_left + 1)
         flow = self._bucket.flow(max(first + PORT, self._moved + 1), beats)
         self._starts.append(start)
         self._flows.append(flow)
         self._first.append(first)
-        self._sent += beats
-        self._moved = flow.at(beats - 1)
-        self._announced = [*self._announced[1:], announced]
-        self._address, self._sliced = address, sliced
-        answer = max(address, self._moved) + self._latency
-        if answers:
+        self._sent = start + beats
+        self._moved = moved = flow.at(beats - 1)
+        self._last_left = max(flow.at(beats - 2), first + beats - 1) if beats > 1 else first
+        answer = max(address, moved) + self._latency
+        if count:
             answer = max(answer, answers[-1] + 1)
         answers.append(answer)
