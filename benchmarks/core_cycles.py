@@ -2,19 +2,26 @@
 """Cycles of ResNet-50's layers on the core, by the model, and how long that takes.
 
     python benchmarks/core_cycles.py [--preset csp_h_32x32] [--density 0.3] [--latency 20]
-        [--rate 32] [--only conv2_1]
+        [--rate 32] [--only conv2_1] [--against CHECKOUT]
 
 Each shape is a network of its own, with counts drawn at random; the time is that of one processor,
-the least of three runs.
+the least of three runs. ``--against`` names a folder with another version of this project, which
+computes the same passes in turns; both must give the same cycles.
 """
 
 import argparse
+import contextlib
+import os
+import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+import sim
 from csp_algo.compress import compress
 from csp_algo.errors import CspError
 from csp_algo.integers import ActDtype
@@ -24,11 +31,14 @@ from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound
 from sim.model.core.passes import pass_cycles
 from sim.program.compiler import compile_network
+from sim.program.passes import Pass
 from sim.workloads.draw import cascade_counts, cascade_mask, generator
 from sim.workloads.shapes.layer import LayerShape
 from sim.workloads.shapes.resnet50 import resnet50
 
 RUNS = 3
+#: What a pass may take, s.
+WANTED = 0.02
 
 
 def network(shape: LayerShape, config: CspConfig, density: float) -> Network:
@@ -65,8 +75,63 @@ def network(shape: LayerShape, config: CspConfig, density: float) -> Network:
     )
 
 
+def measure(step: Pass, timing: Timing) -> tuple[int, float]:
+    """Give the cycles of a pass, and how long it takes to tell them, s."""
+    times = []
+    for _ in range(RUNS):
+        start = time.process_time()
+        cycles = pass_cycles(step, timing).cycles
+        times.append(time.process_time() - start)
+    return cycles, min(times)
+
+
+class Other:
+    """Another version of the project, which measures in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "sim").is_dir():
+            raise CspError(f"{folder}: there is no sim, so it is no checkout of this project")
+        code = "import core_cycles; core_cycles.serve()"
+        paths = [str(folder.resolve()), str(Path(__file__).resolve().parent)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        used = Path(pickle.load(self._process.stdout))
+        if not used.is_relative_to(folder.resolve()):
+            raise CspError(f"{folder}: not this version was measured, but that of {used}")
+
+    def measure(self, step: Pass, timing: Timing) -> tuple[int, float]:
+        """Give what :func:`measure` gives there."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        pickle.dump((step, timing), self._process.stdin)
+        self._process.stdin.flush()
+        answer: tuple[int, float] = pickle.load(self._process.stdout)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def serve() -> None:
+    """Tell which version this is, and measure what comes on standard input."""
+    pickle.dump(sim.__file__, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+    with contextlib.suppress(EOFError):
+        while True:
+            step, timing = pickle.load(sys.stdin.buffer)
+            pickle.dump(measure(step, timing), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+
 def lines(options: argparse.Namespace) -> Iterator[str]:
-    """Give a line for each pass."""
+    """Give a line for each pass, and one that sums them up."""
     config = preset(options.preset)
     rate = options.rate or config.cols
     timing = Timing(
@@ -75,17 +140,38 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
         read_rate=rate,
         write_rate=rate,
     )
+    other = Other(options.against) if options.against else None
+    more = " there, ms | ratio |" if other else ""
+    yield "| pass | cycles | of them bound | ms |" + more
+    yield "| --- | ---: | ---: | ---: |" + (" ---: | ---: |" if other else "")
+    took: list[float] = []
+    before: list[float] = []
     for shape in resnet50():
         if options.only not in shape.name:
             continue
         for step in compile_network(network(shape, config, options.density), config, 1).passes:
-            times = []
-            for _ in range(RUNS):
-                start = time.process_time()
-                cycles = pass_cycles(step, timing).cycles
-                times.append(time.process_time() - start)
+            cycles, seconds = measure(step, timing)
+            took.append(seconds)
             share = pass_bound(step, timing).cycles / cycles
-            yield f"| `{shape.name}` | {cycles:,} | {share:.1%} | {1000 * min(times):.0f} |"
+            line = f"| `{shape.name}` | {cycles:,} | {share:.1%} | {1000 * seconds:.0f} |"
+            if other:
+                same, then = other.measure(step, timing)
+                if same != cycles:
+                    raise CspError(f"{shape.name}: {cycles} cycles here, {same} there")
+                before.append(then)
+                line += f" {1000 * then:.0f} | {then / seconds:.2f} |"
+            yield line
+    if not took:
+        raise CspError(f"no layer of ResNet-50 has {options.only!r} in its name")
+    quick = sum(seconds < WANTED for seconds in took)
+    middle, most = 1000 * float(np.median(took)), 1000 * max(took)
+    yield (
+        f"\n{len(took)} passes, {quick} of them below {1000 * WANTED:.0f} ms; "
+        f"median {middle:.1f} ms, most {most:.1f} ms"
+    )
+    if other:
+        yield f"{sum(before) / sum(took):.2f} × as quick as there, all together"
+        other.close()
 
 
 def main() -> int:
@@ -95,8 +181,8 @@ def main() -> int:
     parser.add_argument("--latency", type=int, default=20, help="of the memory, in cycles")
     parser.add_argument("--rate", type=int, help="bytes a cycle; whole beats if not given")
     parser.add_argument("--only", default="", help="layers with this in their names")
+    parser.add_argument("--against", type=Path, help="folder of another version to compare with")
     options = parser.parse_args()
-    print("| pass | cycles | of them bound | ms |\n| --- | ---: | ---: | ---: |")
     try:
         for line in lines(options):
             print(line, flush=True)

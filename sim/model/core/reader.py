@@ -55,7 +55,7 @@ class Client:
         self._parts: list[tuple[int, int, int]] = []
         self._part = 0  # that of the newest place that was given back, and its burst
         self._burst = 0
-        self._last = EARLY
+        self._first = self._last = EARLY  # the first beat of the newest part, and its last one
         self._held_back = False  # the newest part, by something other than the beats before it
         burst = longest_burst(beat, depth)
         self.planner = Planner(runs, begin, burst=burst, data_bytes=beat)
@@ -134,6 +134,7 @@ class Client:
         self._held_back = first < earliest
         first = max(first, earliest)
         self._parts.append((number, first, burst))
+        self._first = first
         self.known = number + beats
         self._last = max(flow.at(place + beats - 1) + late, first + beats - 1)
 
@@ -176,7 +177,7 @@ class Client:
     @property
     def rhythm(self) -> tuple[int, int, int]:
         """What must go on at one pace for bursts to repeat: cuts, and beats that leave."""
-        return self.planner.last, self._parts[-1][1] if self._parts else EARLY, self._last
+        return self.planner.last, self._first, self._last
 
     def may_repeat(self, streak: int, apart: int) -> int:
         """Give how many more bursts come and leave as the last one did, if the port lets them.
@@ -188,15 +189,15 @@ class Client:
         apart : int
             These cycles.
         """
-        burst = len(self._starts) - 1
-        start, beats = self._starts[burst], self.count - self._starts[burst]
-        number, left, _ = self._parts[-1]
-        if self.known < self.count or number != start or self._held_back:
+        beats = self.beats
+        # The newest part must be all of the last burst, and nothing else held it back.
+        whole = self.known == self.count and self._parts[-1][0] <= self.count - beats
+        if not whole or self._held_back:
             return 0
         # All those whose places are waited for did the same.
         if streak < -(-(self._depth + self._held + 1) // beats) + 1:
             return 0
-        return self.planner.alike(beats, self._free_to_leave(left + apart) // beats)
+        return self.planner.alike(beats, self._free_to_leave(self._first + apart) // beats)
 
     def _free_to_leave(self, time: int) -> int:
         """Give how many of the next beats may leave from a cycle on."""
@@ -205,20 +206,17 @@ class Client:
 
     def repeat(self, count: int, apart: int) -> None:
         """Let so many bursts come and leave as the last one did."""
-        flow, beats = self._flows[-1], self.count - self._starts[-1]
-        _, first, burst = self._parts[-1]
-        bucket = flow.bucket
-        waits = range(apart, (count + 1) * apart, apart)
-        starts = range(self.count, self.count + count * beats, beats)
-        lefts = range(first + apart, first + (count + 1) * apart, apart)
-        bursts = range(burst + 1, burst + count + 1)
-        self._flows += [
-            Flow(flow.first + wait, flow.credit + wait * bucket.rate, bucket) for wait in waits
-        ]
-        self._starts += starts
-        self._parts += zip(starts, lefts, bursts, strict=True)
-        self.count += count * beats
-        self.known = self.count
+        beats, begin = self.beats, self.count
+        flow, first = self._flows[-1], self._first + apart
+        came = flow.at(begin - beats - self._starts[-1]) + apart
+        # Without gaps all of them are like one, as a beat comes in each cycle.
+        for wait in range(0, apart * count, apart) if apart > beats else (0,):
+            self._parts.append((self.count, first + wait, len(self._flows)))
+            self._flows.append(Flow(came + wait, 0, flow.bucket))
+            self._starts.append(self.count)
+            self.count += beats
+        self.count = self.known = begin + count * beats
+        self._first += count * apart
         self._last += count * apart
         self.planner.skip(count, apart)
 
