@@ -10,14 +10,14 @@ computes the same passes in turns; both must give the same cycles.
 """
 
 import argparse
-import contextlib
+import json
 import os
-import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,34 +85,58 @@ def measure(step: Pass, timing: Timing) -> tuple[int, float]:
     return cycles, min(times)
 
 
+def passes(shape: LayerShape, options: argparse.Namespace) -> list[Pass]:
+    """Give the passes of a layer on its own."""
+    config = preset(options.preset)
+    return list(compile_network(network(shape, config, options.density), config, 1).passes)
+
+
+def timing_of(options: argparse.Namespace) -> Timing:
+    """Give the memory."""
+    rate = options.rate or preset(options.preset).cols
+    return Timing(
+        read_latency=options.latency,
+        write_latency=options.latency,
+        read_rate=rate,
+        write_rate=rate,
+    )
+
+
 class Other:
     """Another version of the project, which measures in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        folder = folder.resolve()
         if not (folder / "sim").is_dir():
             raise CspError(f"{folder}: there is no sim, so it is no checkout of this project")
-        code = "import core_cycles; core_cycles.serve()"
-        paths = [str(folder.resolve()), str(Path(__file__).resolve().parent)]
+        paths = [str(folder), str(Path(__file__).resolve().parent)]
+        words = ["preset", "density", "latency", *(["rate"] if options.rate else [])]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", "import core_cycles; core_cycles.serve()"]
+            + [f"--{word}={getattr(options, word)}" for word in words],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
-        assert self._process.stdout is not None
-        used = Path(pickle.load(self._process.stdout))
-        if not used.is_relative_to(folder.resolve()):
-            raise CspError(f"{folder}: not this version was measured, but that of {used}")
+        used = self._answer()
+        if not Path(used).is_relative_to(folder):
+            raise CspError(f"{folder}: not this version would be measured, but {used}")
 
-    def measure(self, step: Pass, timing: Timing) -> tuple[int, float]:
-        """Give what :func:`measure` gives there."""
-        assert self._process.stdin is not None
+    def _answer(self) -> Any:
         assert self._process.stdout is not None
-        pickle.dump((step, timing), self._process.stdin)
-        self._process.stdin.flush()
-        answer: tuple[int, float] = pickle.load(self._process.stdout)
-        return answer
+        line = self._process.stdout.readline()
+        if not line:
+            raise CspError("the other version ended early; what it said is above")
+        return json.loads(line)
+
+    def measure(self, name: str) -> list[tuple[int, float]]:
+        """Give what :func:`measure` gives there for the passes of a layer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{name}\n")
+        return [(int(cycles), float(seconds)) for cycles, seconds in self._answer()]
 
     def close(self) -> None:
         """End the process."""
@@ -120,27 +144,19 @@ class Other:
 
 
 def serve() -> None:
-    """Tell which version this is, and measure what comes on standard input."""
-    pickle.dump(sim.__file__, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
-    with contextlib.suppress(EOFError):
-        while True:
-            step, timing = pickle.load(sys.stdin.buffer)
-            pickle.dump(measure(step, timing), sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+    """Tell which version this is, and measure the layers whose names come on standard input."""
+    options = arguments()
+    shapes = {shape.name: shape for shape in resnet50()}
+    print(json.dumps(sim.__file__), flush=True)
+    for line in sys.stdin:
+        steps = passes(shapes[line.strip()], options)
+        print(json.dumps([measure(step, timing_of(options)) for step in steps]), flush=True)
 
 
 def lines(options: argparse.Namespace) -> Iterator[str]:
     """Give a line for each pass, and one that sums them up."""
-    config = preset(options.preset)
-    rate = options.rate or config.cols
-    timing = Timing(
-        read_latency=options.latency,
-        write_latency=options.latency,
-        read_rate=rate,
-        write_rate=rate,
-    )
-    other = Other(options.against) if options.against else None
+    timing = timing_of(options)
+    other = Other(options.against, options) if options.against else None
     more = " there, ms | ratio |" if other else ""
     yield "| pass | cycles | of them bound | ms |" + more
     yield "| --- | ---: | ---: | ---: |" + (" ---: | ---: |" if other else "")
@@ -149,13 +165,14 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
     for shape in resnet50():
         if options.only not in shape.name:
             continue
-        for step in compile_network(network(shape, config, options.density), config, 1).passes:
+        steps = passes(shape, options)
+        there = other.measure(shape.name) if other else [(0, 0.0)] * len(steps)
+        for step, (same, then) in zip(steps, there, strict=True):
             cycles, seconds = measure(step, timing)
             took.append(seconds)
             share = pass_bound(step, timing).cycles / cycles
             line = f"| `{shape.name}` | {cycles:,} | {share:.1%} | {1000 * seconds:.0f} |"
             if other:
-                same, then = other.measure(step, timing)
                 if same != cycles:
                     raise CspError(f"{shape.name}: {cycles} cycles here, {same} there")
                 before.append(then)
@@ -174,7 +191,8 @@ def lines(options: argparse.Namespace) -> Iterator[str]:
         other.close()
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="csp_h_32x32", choices=PRESETS)
     parser.add_argument("--density", type=float, default=0.3, help="of weights")
@@ -182,9 +200,12 @@ def main() -> int:
     parser.add_argument("--rate", type=int, help="bytes a cycle; whole beats if not given")
     parser.add_argument("--only", default="", help="layers with this in their names")
     parser.add_argument("--against", type=Path, help="folder of another version to compare with")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
     try:
-        for line in lines(options):
+        for line in lines(arguments()):
             print(line, flush=True)
     except CspError as error:
         print(f"csp: {error}", file=sys.stderr)

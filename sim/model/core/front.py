@@ -66,52 +66,53 @@ class Front:
         counts = np.maximum(counts, self._begin) + 1
         self._taps.tile(counts, tell=not self._fields["counts_resident"])
         weights = self._offers("weights", number, schedule.steps, self._tables.weights)
-        begins = True
+        released: list[int] = []
         for group in self._groups:
-            kept, joined = self._taps.group(group, final=group is self._groups[-1])
-            if group.blocks[0].counts:
-                asks = group.asks(tile.interleave)
-                asked, entered = self._words.group(kept, asks, taken.time)
-                ends, reads = asks.ends, [int(asked[end - 1]) for end in asks.ends]
-            else:
+            final = group is self._groups[-1]
+            kept, joined = self._taps.group(group, final=final)
+            if not group.blocks[0].counts:
                 released = self._words.skip(int(kept[0]), tile.interleave, taken.time)
-                ends, reads = (0,), [self._words.asked]
+                self._taps.read(1, self._words.asked)
+                issue.skip(self._load(joined[0], taken, overlaps=overlaps))
+                break
+            asks = group.asks(tile.interleave)
+            asked, entered = self._words.group(kept, asks, taken.time)
             at = 0
-            for block, join, end, read in zip(group.blocks, joined, ends, reads, strict=True):
-                self._taps.read(max(len(block.counts), 1), read)
-                available = self._taps.enter(join)
-                if begins:
-                    load = issue.first(available, taken.command, taken.given, overlaps=overlaps)
-                    tiles.loaded = [tiles.loaded[-1], load]
-                    begins = False
-                else:
-                    load = issue.next(available)
-                self._taps.loaded(load)
-                if not block.counts:
-                    issue.skip(load)
-                    continue
+            for block, join, end in zip(group.blocks, joined, asks.ends, strict=True):
+                self._taps.read(len(block.counts), int(asked[end - 1]))
                 first = block.first_weight
+                load = self._load(join, None if first else taken, overlaps=overlaps)
                 offers = weights[first : first + block.weights]
                 issue.block(block, tile.interleave, load, entered=entered[at:end], offers=offers)
                 self._words.release(end - at, issue.done)
                 at = end
-        if self._groups[-1].blocks[-1].counts:
-            taps = len(self._groups[-1].blocks[-1].counts)
-            last = asked[len(asked) - taps * (tile.interleave - 1) - 1 :: taps]
-            released = self._words.lanes(last)
+            if final:
+                taps = len(group.blocks[-1].counts)
+                ends = asked[len(asked) - taps * (tile.interleave - 1) - 1 :: taps]
+                released = self._words.lanes(ends)
         tiles.released += released
         tiles.finished = self._words.asked
         last = self._drain.tile(issue.done, schedule.live(tile))
         issue.drained(last, overlaps=overlaps)
 
-    def _behind_slice(self, taken: list[int]) -> list[int]:
+    def _load(self, joined: int, taken: Taken | None, *, overlaps: bool) -> int:
+        """Load a block whose last tap has joined it; the first one of a tile with its command."""
+        available = self._taps.enter(joined)
+        if taken is None:
+            load = self._issue.next(available)
+        else:
+            load = self._issue.first(available, taken.command, taken.given, overlaps=overlaps)
+            self._tiles.loaded = [self._tiles.loaded[-1], load]
+        self._taps.loaded(load)
+        return load
+
+    def _behind_slice(self, taken: list[int]) -> Times:
         """Give when words of counts left their store, from when they left the slice."""
         if not taken:
-            return taken
-        sent = np.maximum(self._tables.counts + ReplayStore.LATENCY, self._begin)
+            return np.empty(0, dtype=np.int64)
+        sent: Times = np.maximum(self._tables.counts + ReplayStore.LATENCY, self._begin)
         sent[SLICE:] = np.maximum(sent[SLICE:], np.array(taken[:-SLICE], dtype=np.int64) + 1)
-        times: list[int] = sent.tolist()
-        return times
+        return sent
 
     def _offers(self, name: str, number: int, words: int, entered: Times) -> Times:
         """Give from when on a tile's words leave a store, those before having left."""

@@ -109,11 +109,10 @@ def bounds_of_entries(loads: list[int]) -> Times:
     return bounds
 
 
-def bounds_of_store(entered: Times, sent: list[int], depth: int) -> Times:
+def bounds_of_store(entered: Times, sent: Times, depth: int) -> Times:
     """Give before when words do not enter a store of which each is read once."""
     earliest = entered + 1
-    left = np.array(sent[:-CREDITS], dtype=np.int64)
-    earliest[CREDITS:] = np.maximum(earliest[CREDITS:], left + 1)
+    earliest[CREDITS:] = np.maximum(earliest[CREDITS:], sent[:-CREDITS] + 1)
     bounds = np.full(len(sent), EARLY, dtype=np.int64)
     bounds[depth:] = chain(earliest)[:-depth] + 1
     return bounds
