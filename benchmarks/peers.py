@@ -20,7 +20,7 @@ from sim.peers.base import Cost, together
 from sim.peers.catalogue import PEERS
 from sim.peers.sparten import Balance, SparTen, simulate
 from sim.workloads.catalogue import SHAPES, Workload, workload
-from sim.workloads.operands import Pruning, operands
+from sim.workloads.operands import Pruning, operands, prunings
 
 #: What ResNet-50 may take, s: all peers but SparTen, and SparTen with one kind of weights.
 WANTED, WANTED_SPARTEN = 1.0, 60.0
@@ -94,7 +94,7 @@ def main() -> int:
         print(f"      {took * 1e3:.0f} ms for {len(network.works)} layers and {len(PEERS)} peers")
         slow |= name == "resnet50" and took > WANTED
         if not options.no_sparten:
-            for pruning in Pruning:
+            for pruning in prunings(network.works[0]):
                 took = run_sparten(network, pruning, config, constants, dense)
                 slow |= name == "resnet50" and took > WANTED_SPARTEN
         print(f"      most memory so far {memory():.0f} MB")

@@ -160,9 +160,11 @@ def _published(name: str, layers: tuple[LayerShape, ...]) -> tuple[dict[str, flo
         return {}, _SAME.get(name, "")
     table = read_table(path)
     found = {row["layer"]: float(row["weights"]) for row in table.rows}
-    for layer in layers:
-        if layer.name not in found:
-            raise CspError(f"{table.name}: layer {layer.name} of {name} is missing")
+    names = {layer.name for layer in layers}
+    if strangers := found.keys() - names:
+        raise CspError(f"{table.name}: {name} has no layer {min(strangers)}")
+    if missing := names - found.keys():
+        raise CspError(f"{table.name}: layer {min(missing)} of {name} is missing")
     return found, table.source
 
 
