@@ -101,6 +101,14 @@ class Queue:
         """Note when the word that entered last leaves."""
         self._left.append(time)
 
+    def state(self) -> list[int]:
+        """Give the times that what comes may depend on."""
+        return [self._moved, *self._left[-max(self._depth, SLICE) :]]
+
+    def resume(self, state: list[int]) -> None:
+        """Go on from the times of a state."""
+        self._moved, *self._left = state
+
 
 @dataclasses.dataclass
 class _Survivor:

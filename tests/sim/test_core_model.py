@@ -136,6 +136,7 @@ SHORTCUTS = {
     "_ramp": (results.DrainTimes, lambda *_: False),
     "_try": (results.DrainTimes, lambda *_: None),
     "_repeat": (reader.ReadPort, lambda *_: False),
+    "_again": (front.Front, lambda *_: False),
     "groups_of": (front, lambda blocks, config: [groups_of([one], config)[0] for one in blocks]),
 }
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Products: :class:`csp_hw.issue.Issuer` in time, block by block."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from csp_hw.config import CspConfig
@@ -27,17 +29,41 @@ class IssueTimes:
     config : CspConfig
     begin : int
         The first cycle in which the engine is at work.
+    tell : bool
+        Keep when weights enter the run buffer.
     """
 
-    def __init__(self, config: CspConfig, begin: int) -> None:
+    def __init__(self, config: CspConfig, begin: int, *, tell: bool) -> None:
         self.spent = dict.fromkeys(SPENT, 0)
         self.done = begin - 1  # the last cycle that is accounted for
+        self._tell = tell
         self.sent: list[Times] = []  # words of weights, into the run buffer; block by block
         self._sent = EARLY
         self._size = config.run_words
         self._room = Recent(self._size)
         self._half = 0
         self._free = [0, 0]  # from when on each half of the accumulation buffer is
+
+    @property
+    def oldest(self) -> int:
+        """When the oldest words of weights in the run buffer, or their places, were given back."""
+        return int(self._room.before(1)[0])
+
+    def state(self) -> list[Times]:
+        """Give the times that what comes may depend on, between two tiles, but for the drains."""
+        return [np.array([self.done, self._sent], dtype=np.int64), self._room.all()]
+
+    def resume(self, state: Sequence[Times]) -> None:
+        """Go on from the times of a state, a tile later."""
+        single, room = state
+        self.done, self._sent = single.tolist()
+        self._room.extend(room)
+        self._half = 1 - self._half
+
+    @property
+    def free(self) -> tuple[int, int]:
+        """From when on the next tile's half of the accumulation buffer is free, and the other."""
+        return self._free[1 - self._half], self._free[self._half]
 
     def first(self, available: int, command: int, given: int, *, overlaps: bool) -> int:
         """Load the first block of a tile.
@@ -109,7 +135,8 @@ class IssueTimes:
             self.done = int(issued[-1])
         else:
             self.done = load + shape.products
-        self.sent.append(sent)
+        if self._tell:
+            self.sent.append(sent)
         self._sent = int(sent[-1])
         self.spent["issued"] += shape.products
         self._room.extend(ends[-size:])

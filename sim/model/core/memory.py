@@ -76,6 +76,10 @@ class Recent:
         first = self._end - self._size
         return self._values[first : first + count]
 
+    def all(self) -> Times:
+        """Give all that are kept, not to be written to, nor used when others have come."""
+        return self.before(self._size)
+
     def extend(self, values: Times) -> None:
         """Take the next values."""
         self._make_room(len(values))

@@ -207,7 +207,7 @@ class Resolver:
 
     def __init__(self, last: int) -> None:
         self.last = last  # when the tap before was taken
-        self._stops: list[tuple[int, int]] = []  # from when until when it will stand still
+        self.stops: list[tuple[int, int]] = []  # from when until when it will stand still
 
     def block(self, earliest: Times, room: Times) -> tuple[Times, Times]:
         """Take taps; give when, and when each leaves.
@@ -221,7 +221,7 @@ class Resolver:
         """
         taken = chain(earliest, self.last)
         left = taken + RESOLVED
-        if not self._stops and room[-1] <= left[0]:
+        if not self.stops and room[-1] <= left[0]:
             self.last = int(taken[-1])
             return taken, left
 
@@ -234,7 +234,7 @@ class Resolver:
                 taken[begun:] = chain(np.maximum(earliest[begun:], until), before)
                 left[begun:] = taken[begun:] + RESOLVED
 
-        stops, first = self._stops, 0
+        stops, first = self.stops, 0
         for since, until in stops:
             stand(0, since, until)
         while True:
@@ -247,7 +247,7 @@ class Resolver:
             stand(first, since, until)
             first += 1
         self.last = int(taken[-1])
-        self._stops = [stop for stop in stops if stop[0] > self.last]
+        self.stops = [stop for stop in stops if stop[0] > self.last]
         return taken, left
 
 
@@ -283,6 +283,33 @@ class TapTimes:
         self._tile_began = self._begin
         self._steps: list[int] = []
         self.loads: list[int] = []  # when each word of counts was taken, if that was to be told
+
+    @property
+    def begin(self) -> int:
+        """The last step of the tile before: nothing that comes depends on anything older."""
+        return self._begin
+
+    def state(self) -> list[Times]:
+        """Give the times that what comes may depend on, between two tiles."""
+        resolver = self._resolver
+        single = [self._begin, self._held, self._popped, resolver.last, *self._resolved.tolist()]
+        return [
+            np.array(single, dtype=np.int64),
+            self._joined.all(),
+            self._read.all(),
+            np.array(self._blocks.state(), dtype=np.int64),
+            np.array(resolver.stops, dtype=np.int64).reshape(-1),
+        ]
+
+    def resume(self, state: Sequence[Times]) -> None:
+        """Go on from the times of a state."""
+        single, joined, read, blocks, stops = state
+        self._begin, self._held, self._popped, self._resolver.last = single[:4].tolist()
+        self._resolved = single[4:]
+        self._joined.extend(joined)
+        self._read.extend(read)
+        self._blocks.resume(blocks.tolist())
+        self._resolver.stops = [(since, until) for since, until in stops.reshape(-1, 2).tolist()]
 
     def tile(self, offers: Times, *, tell: bool) -> None:
         """Begin with a tile, whose words of counts are on offer at these times.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The words of activations: when the feeder asks for each, and when it enters the row buffer."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from csp_hw.config import CspConfig
@@ -42,6 +44,18 @@ class WordTimes:
     def entered(self) -> int:
         """When the last word entered the row buffer."""
         return self._last
+
+    def state(self) -> list[Times]:
+        """Give the times that what comes may depend on, between two tiles."""
+        single = np.array([self._asked, self._released], dtype=np.int64)
+        return [single, self._entered, self._room.all()]
+
+    def resume(self, state: Sequence[Times]) -> None:
+        """Go on from the times of a state."""
+        single, self._entered, room = state
+        self._asked, self._released = single.tolist()
+        self._last = int(self._entered[-1])
+        self._room.extend(room)
 
     def skip(self, written: int, interleave: int, begin: int) -> list[int]:
         """Go through a tile without taps; give when each group of its lanes is released."""
