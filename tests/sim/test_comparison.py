@@ -95,7 +95,9 @@ def test_progress_is_told_in_order(network, told):
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert 0 == shares[0] < shares[-1] < 1
-    assert [what for what, _ in told][:3] == [shape.name for shape in SHAPES]
+    names = [what for what, _ in told]
+    assert names[:3] == [shape.name for shape in SHAPES]
+    assert names[3:] == [*(parameter.name for parameter in sensitivity.PARAMETERS), "levers"]
 
 
 def test_no_layer_is_above_its_roofs(network):

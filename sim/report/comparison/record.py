@@ -195,10 +195,11 @@ def compare(
         layers.append(LayerRecord(work=work, costs={OURS: ours, **others}, roof=roof))
         done += size
     sweeps = []
+    left, rest = 1 - done / whole, len(sensitivity.PARAMETERS) + 1
     for number, parameter in enumerate(sensitivity.PARAMETERS):
-        share = number / len(sensitivity.PARAMETERS)
-        tell(parameter.name, done / whole + (1 - done / whole) * share)
+        tell(parameter.name, 1 - left * (rest - number) / rest)
         sweeps.append(sensitivity.sweep(network, parameter, config, constants, seed=seed))
+    tell("levers", 1 - left / rest)
     return NetworkRecord(
         workload=network,
         layers=tuple(layers),
