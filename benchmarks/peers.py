@@ -4,8 +4,8 @@
     python benchmarks/peers.py [--networks resnet50] [--no-sparten]
 
 Tells where each network's zeros are from, what each peer takes, and how long the models
-themselves took; for SparTen with the drawing of the masks apart. `OPENBLAS_NUM_THREADS=1` for one
-thread.
+themselves took, in time of processors; for SparTen with the drawing of the masks apart.
+`OPENBLAS_NUM_THREADS=1` for one thread.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from sim.peers.base import Cost, together
 from sim.peers.catalogue import PEERS
 from sim.peers.sparten import Balance, SparTen, simulate
 from sim.workloads.catalogue import SHAPES, Workload, workload
-from sim.workloads.operands import Pruning, operands
+from sim.workloads.operands import Pruning, operands, prunings
 
-#: What ResNet-50 may take, s: all peers but SparTen, and SparTen with one kind of weights.
+#: What ResNet-50 may take, s of a processor: all peers but SparTen, and SparTen with one kind of
+#: weights.
 WANTED, WANTED_SPARTEN = 1.0, 60.0
 
 
@@ -37,12 +38,12 @@ def tell(name: str, cost: Cost, dense: Cost) -> None:
 
 
 def run_peers(network: Workload, constants: Constants) -> tuple[Cost, float]:
-    start = time.perf_counter()
+    start = time.process_time()
     costs = {
         name: together(network.name, (peer(work, constants) for work in network.works))
         for name, peer in PEERS.items()
     }
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     for name, cost in costs.items():
         tell(name, cost, costs["dense"])
     return costs["dense"], took
@@ -51,16 +52,16 @@ def run_peers(network: Workload, constants: Constants) -> tuple[Cost, float]:
 def run_sparten(
     network: Workload, pruning: Pruning, config: SparTen, constants: Constants, dense: Cost
 ) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     drawing = 0.0
     costs: dict[Balance, list[Cost]] = {balance: [] for balance in Balance}
     for work in network.works:
-        begin = time.perf_counter()
+        begin = time.process_time()
         masks = operands(work, pruning)
-        drawing += time.perf_counter() - begin
+        drawing += time.process_time() - begin
         for balance, cost in simulate(work, masks, config=config, constants=constants).items():
             costs[balance].append(cost)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     for balance, parts in costs.items():
         tell(f"sparten {balance} {pruning}", together(network.name, parts), dense)
     print(f"      {took:.1f} s, of which drawing masks {drawing:.1f} s")
@@ -94,7 +95,7 @@ def main() -> int:
         print(f"      {took * 1e3:.0f} ms for {len(network.works)} layers and {len(PEERS)} peers")
         slow |= name == "resnet50" and took > WANTED
         if not options.no_sparten:
-            for pruning in Pruning:
+            for pruning in prunings(network.works[0]):
                 took = run_sparten(network, pruning, config, constants, dense)
                 slow |= name == "resnet50" and took > WANTED_SPARTEN
         print(f"      most memory so far {memory():.0f} MB")

@@ -21,9 +21,9 @@ MAPPED_NM = 180
 
 #: Style regbin of `csp_h_32x32`: depth 128, T ≤ 32, 24-bit sums.
 ELEMENT = Quantity(
-    low=32619,
-    mid=37520,
-    high=53918,
+    low=31487,
+    mid=35300,
+    high=50977,
     unit="µm²",
     node_nm=NODE_NM,
     source="benchmarks/results/area.json, Yosys on OSU's 0.18 µm cells: low, mid: enables of "
@@ -34,9 +34,9 @@ ELEMENT = Quantity(
 BANKS = exact(2 * 860, "µm²", NODE_NM, "CACTI 7 (cacti_sram.csv): 256 bytes, one port")
 #: The same element with SRAM for accumulation buffer.
 MEMORY_ELEMENT = Quantity(
-    low=6192,
-    mid=7039,
-    high=8374,
+    low=6266,
+    mid=7116,
+    high=8314,
     unit="µm²",
     node_nm=NODE_NM,
     source=f"as with registers, but for the accumulation buffer: {BANKS.source}",

@@ -83,9 +83,9 @@ class Queue:
         self._moved = -1
         self._left: list[int] = []
 
-    def enters_from(self) -> int:
-        """Give the first cycle in which the next word finds room."""
-        index = len(self._left) - self._depth
+    def enters_from(self, ahead: int = 0) -> int:
+        """Give the first cycle in which the next word finds room, or so many words ahead."""
+        index = len(self._left) + ahead - self._depth
         return self._left[index] + 1 if index >= 0 else 0
 
     def enter(self, time: int) -> int:
@@ -100,6 +100,14 @@ class Queue:
     def leave(self, time: int) -> None:
         """Note when the word that entered last leaves."""
         self._left.append(time)
+
+    def state(self) -> list[int]:
+        """Give the times that what comes may depend on."""
+        return [self._moved, *self._left[-max(self._depth, SLICE) :]]
+
+    def resume(self, state: list[int]) -> None:
+        """Go on from the times of a state."""
+        self._moved, *self._left = state
 
 
 @dataclasses.dataclass

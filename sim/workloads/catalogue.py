@@ -33,15 +33,19 @@ class Work:
     shape : LayerShape
     weights, inputs, outputs : float
         Densities, 0 … 1: of weights, of the map that is read, of the map that is written.
+    published : float, optional
+        Density of the weights that others published, pruned without structure.
     """
 
     shape: LayerShape
     weights: float
     inputs: float
     outputs: float
+    published: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("weights", "inputs", "outputs"):
+        names = ["weights", "inputs", "outputs"]
+        for name in names if self.published is None else [*names, "published"]:
             draw.checked_density(f"{self.shape.name}: {name}", getattr(self, name))
 
     @property
@@ -60,12 +64,16 @@ class Workload:
     works : tuple of Work
     weight_source, activation_source : str
         Where the densities are from.
+    published_source : str
+        The same of those that others published for weights without structure, or why there are
+        none besides ``weights``.
     """
 
     name: str
     works: tuple[Work, ...]
     weight_source: str
     activation_source: str
+    published_source: str = ""
 
     @property
     def density(self) -> float:
@@ -79,7 +87,17 @@ class Workload:
         yield f"{self.name}: {len(self.works)} layers, {macs / 1e6:,.0f} M MACs"
         yield f"  weights, {self.density:.1%} not zero: {self.weight_source}"
         yield f"  activations: {self.activation_source}"
+        if self.published_source:
+            yield f"  published for weights without structure: {self.published_source}"
 
+
+#: Why SparTen has no other densities of weights without structure than those of the cascade.
+_SAME = {
+    "alexnet": "the same densities, so SparTen's two kinds of unstructured weights are one",
+    "vgg16": "the same densities, so SparTen's two kinds of unstructured weights are one",
+    "inception_v3": "none found for its layers; SparTen has the densities of the cascade",
+    "transformer": "none found for its layers; SparTen has the densities of the cascade",
+}
 
 #: What makes the shapes of each network.
 SHAPES: dict[str, Callable[[], tuple[LayerShape, ...]]] = {
@@ -114,8 +132,15 @@ def workload(name: str, *, seed: int = 0) -> Workload:
     inputs = [densities.inputs(layer) for layer in layers]
     # What a layer writes is taken for as dense as what the next one reads; of branches, too.
     outputs = [*inputs[1:], 1.0]
+    published, published_source = _published(name, layers)
     works = tuple(
-        Work(shape=layer, weights=w, inputs=i, outputs=o if layer.rectified_out else 1.0)
+        Work(
+            shape=layer,
+            weights=w,
+            inputs=i,
+            outputs=o if layer.rectified_out else 1.0,
+            published=published.get(layer.name),
+        )
         for layer, w, i, o in zip(layers, weights, inputs, outputs, strict=True)
     )
     return Workload(
@@ -124,7 +149,23 @@ def workload(name: str, *, seed: int = 0) -> Workload:
         weight_source=densities.source("weights", WEIGHTS),
         activation_source=densities.source("inputs", ACTIVATIONS)
         + "; 1 where no ReLU stands before the layer",
+        published_source=published_source,
     )
+
+
+def _published(name: str, layers: tuple[LayerShape, ...]) -> tuple[dict[str, float], str]:
+    """Give published densities of weights without structure, and where they are from."""
+    path = DATA / f"{name}_unstructured.csv"
+    if not path.is_file():
+        return {}, _SAME.get(name, "")
+    table = read_table(path)
+    found = {row["layer"]: float(row["weights"]) for row in table.rows}
+    names = {layer.name for layer in layers}
+    if strangers := found.keys() - names:
+        raise CspError(f"{table.name}: {name} has no layer {min(strangers)}")
+    if missing := names - found.keys():
+        raise CspError(f"{table.name}: layer {min(missing)} of {name} is missing")
+    return found, table.source
 
 
 class _Densities:

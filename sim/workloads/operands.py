@@ -7,6 +7,7 @@ import enum
 import numpy as np
 import numpy.typing as npt
 
+from csp_algo.errors import CspError
 from sim.workloads import draw
 from sim.workloads.catalogue import Work
 
@@ -15,7 +16,10 @@ class Pruning(enum.StrEnum):
     """How weights were pruned."""
 
     CASCADE = "cascade"
+    #: At the densities of the cascade.
     UNSTRUCTURED = "unstructured"
+    #: At densities that others published; only where there are some.
+    PUBLISHED = "published"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,11 @@ class Operands:
     inputs: npt.NDArray[np.bool_]
 
 
+def prunings(work: Work) -> tuple[Pruning, ...]:
+    """Give the ways in which a layer's weights can be pruned."""
+    return tuple(p for p in Pruning if p is not Pruning.PUBLISHED or work.published is not None)
+
+
 def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> Operands:
     """Draw a layer's zeros at its densities; both prunings have the same activations.
 
@@ -44,9 +53,17 @@ def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> 
     cols : int
         Filters of a chunk of a cascade.
     seed : int
+
+    Raises
+    ------
+    CspError
+        Nobody published a density of this layer.
     """
     geometry = work.shape.geometry
     filters, taps = geometry.group_filters, geometry.taps
+    density = work.published if pruning is Pruning.PUBLISHED else work.weights
+    if density is None:
+        raise CspError(f"{work.shape.name}: no density of unstructured weights was published")
     weights = np.empty((geometry.groups, filters, taps), dtype=np.bool_)
     if pruning is Pruning.CASCADE:
         for group, counts in enumerate(cascade(work, cols=cols, seed=seed)):
@@ -55,7 +72,7 @@ def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> 
         rng = draw.generator(work.shape.name, pruning, seed=seed)
         for group in range(geometry.groups):
             weights[group] = draw.unstructured_mask(
-                rng, filters=filters, taps=taps, density=work.weights
+                rng, filters=filters, taps=taps, density=density
             )
     inputs = draw.activation_mask(
         draw.generator(work.shape.name, "inputs", seed=seed),

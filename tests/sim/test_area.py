@@ -63,10 +63,10 @@ def test_cells_by_hand():
 
 def test_equal_area():
     assert area.sparten_unit(32) == 766_000
-    assert area.equal_elements(1024) == pytest.approx(1024 * 766_000 / 32 / 37520)
+    assert area.equal_elements(1024) == pytest.approx(1024 * 766_000 / 32 / 35300)
     assert area.equal_elements(1024, Setting.LOW) > area.equal_elements(1024, Setting.HIGH)
     more = area.equal_elements(1024, element=MEMORY_ELEMENT)
-    assert more / area.equal_elements(1024) == pytest.approx(37520 / 7039)
+    assert more / area.equal_elements(1024) == pytest.approx(35300 / 7116)
 
 
 @pytest.fixture

@@ -17,9 +17,15 @@ from sim.model.constants import Constants, Setting
 from sim.peers import csp_h
 from sim.peers.base import Cost, Part, Traffic
 from sim.peers.csp_h import CspH
-from sim.peers.sparten import simulate
+from sim.peers.sparten import Balance, simulate
 from sim.report.comparison import chain, files, levers, page, run, sensitivity, svg
-from sim.report.comparison.accelerators import OURS, RIVAL, RIVAL_CASCADE, accelerators
+from sim.report.comparison.accelerators import (
+    OURS,
+    RIVAL,
+    RIVAL_CASCADE,
+    accelerators,
+    sparten_key,
+)
 from sim.report.comparison.levers import Kind
 from sim.report.comparison.record import Comparison, compare
 from sim.workloads import catalogue
@@ -66,7 +72,7 @@ def record(network):
     )
 
 
-def test_costs_are_those_of_the_models(network):
+def test_costs_are_those_of_the_models(record, network):
     for layer, work in zip(network.layers, WORKS, strict=True):
         ours = csp_h.cost(work)
         assert layer.costs[OURS].cycles == ours.cycles
@@ -74,7 +80,7 @@ def test_costs_are_those_of_the_models(network):
         for key, pruning in ((RIVAL, Pruning.UNSTRUCTURED), (RIVAL_CASCADE, Pruning.CASCADE)):
             found = simulate(work, operands(work, pruning))
             assert layer.costs[key] == found[layer.costs[key].balance]
-    for one in accelerators():
+    for one in record.shown(network):
         layers = [layer.costs[one.key] for layer in network.layers]
         assert network.totals[one.key].cycles == sum(cost.cycles for cost in layers)
         assert network.totals[one.key].units == 1024
@@ -89,7 +95,9 @@ def test_progress_is_told_in_order(network, told):
     shares = [share for _, share in told]
     assert shares == sorted(shares)
     assert 0 == shares[0] < shares[-1] < 1
-    assert [what for what, _ in told][:3] == [shape.name for shape in SHAPES]
+    names = [what for what, _ in told]
+    assert names[:3] == [shape.name for shape in SHAPES]
+    assert names[3:] == [*(parameter.name for parameter in sensitivity.PARAMETERS), "levers"]
 
 
 def test_no_layer_is_above_its_roofs(network):
@@ -202,17 +210,17 @@ def test_page_is_self_contained(text):
     check_self_contained(text)
 
 
-def test_page_tells_the_figures(text, network):
+def test_page_tells_the_figures(text, record, network):
     found = words(text)
     ours, rival = network.totals[OURS], network.totals[RIVAL]
     assert f"{svg.number(rival.cycles / ours.cycles)} ×" in found
     assert "small & <b>bold</b>" in found  # as text, not as a tag
     assert "conv<1>" in found
     assert "csp report <x>" in found
-    for one in accelerators():
+    for one in record.all_shown:
         assert one.title in found
         assert one.source in found
-    for name in ("Horowitz, ISSCC 2014", "CACTI 7", "made up", "pJ/bit", " 13.82 ", " 37 520 "):
+    for name in ("Horowitz, ISSCC 2014", "CACTI 7", "made up", "pJ/bit", " 13.82 ", " 35 300 "):
         assert name in found
     for name in (*(lever.name for lever in network.levers), *Kind):
         assert name in found
@@ -220,6 +228,51 @@ def test_page_tells_the_figures(text, network):
     assert "inf" not in found.lower().split()
     titles = {tag for tag, _ in parse(text).found}
     assert {"svg", "rect", "circle", "polyline", "table", "details"} <= titles
+
+
+def test_page_has_everyone_in_every_layer(text, record, network):
+    found = words(text)
+    for name, figure, divisor in (
+        ("Everyone’s cycles, thousands", page.cycles, 1e3),
+        ("Everyone’s energy, µJ, with inputs fetched again", page.energy, 1e6),
+    ):
+        table = found[found.index(name) :]
+        for layer in network.layers:
+            costs = [layer.costs[one.key] for one in record.shown(network)]
+            row = " ".join(svg.number(figure(cost) / divisor) for cost in costs)
+            assert f"{layer.name} {row.replace(chr(0x202F), ' ')}" in table
+
+
+def test_published_weights_are_compared_where_there_are_some():
+    published = tuple(dataclasses.replace(work, published=0.2) for work in WORKS[2:])
+    other = Workload(
+        name="other",
+        works=published,
+        weight_source="made up",
+        activation_source="made up",
+        published_source="a paper",
+    )
+    here, there = (
+        compare(workload, lambda *_: None)
+        for workload in (other, dataclasses.replace(NETWORK, works=WORKS[2:]))
+    )
+    record = Comparison(
+        networks=(here, there),
+        accelerators=accelerators(),
+        config=CspH(),
+        constants=Constants(),
+    )
+    key = sparten_key(Balance.GB_H, Pruning.PUBLISHED)
+    found = simulate(published[0], operands(published[0], Pruning.PUBLISHED))
+    assert here.totals[key].cycles == found[Balance.GB_H].cycles
+    assert key not in there.totals
+    assert len(record.shown(here)) == len(record.shown(there)) + len(Balance)
+    assert record.all_shown == record.shown(here)
+    found = words(page.render(record))
+    assert "Published densities of unstructured weights: a paper." in found
+    assert "SparTen GB-H, published" in found
+    rows = list(csv.DictReader(io.StringIO(files.as_csv(record))))
+    assert {row["network"] for row in rows if row["accelerator"] == key} == {"other"}
 
 
 def test_shares_add_up(record, network):
@@ -265,8 +318,9 @@ def test_page_without_sparten(network):
 
 def test_rows_add_up(record):
     found = list(csv.DictReader(io.StringIO(files.as_csv(record))))
-    assert len(found) == (len(WORKS) + 1) * len(accelerators())
-    for one in accelerators():
+    (network,) = record.networks
+    assert len(found) == (len(WORKS) + 1) * len(record.shown(network))
+    for one in record.shown(network):
         mine = [row for row in found if row["accelerator"] == one.key]
         *layers, whole = mine
         assert whole["layer"] == ""

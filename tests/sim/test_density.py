@@ -8,7 +8,7 @@ from csp_algo.errors import CspError
 from sim.tables import read_table
 from sim.workloads import draw
 from sim.workloads.catalogue import SHAPES, Work, workload
-from sim.workloads.operands import Pruning, operands
+from sim.workloads.operands import Pruning, operands, prunings
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,53 @@ def test_the_same_seed_gives_the_same_zeros():
 
 def test_both_prunings_have_equal_sparsity_and_the_same_activations():
     work = workload("alexnet").works[1]
-    cascade, free = (operands(work, pruning) for pruning in Pruning)
+    assert prunings(work) == (Pruning.CASCADE, Pruning.UNSTRUCTURED)
+    cascade, free = (operands(work, pruning) for pruning in prunings(work))
     assert cascade.weights.shape == free.weights.shape == (2, 128, 1200)
     assert cascade.weights.mean() == pytest.approx(free.weights.mean(), abs=32 / 128 / 1200)
     assert np.array_equal(cascade.inputs, free.inputs)
+
+
+def test_published_weights_have_their_own_densities():
+    network = workload("resnet50")
+    kept = sum(work.published * work.shape.weights for work in network.works)
+    # The paper has 81.27 % zeros; its figures for the layers are rounded.
+    assert kept / sum(work.shape.weights for work in network.works) == pytest.approx(
+        1 - 0.8127, abs=1e-4
+    )
+    work = network.works[1]
+    assert prunings(work) == tuple(Pruning)
+    masks = operands(work, Pruning.PUBLISHED)
+    assert masks.weights.sum() == round(work.published * work.shape.weights)
+    assert work.published != work.weights
+    assert np.array_equal(masks.inputs, operands(work, Pruning.CASCADE).inputs)
+    assert "arXiv:2002.03231" in network.published_source
+
+
+def test_where_nobody_published_densities_it_is_said():
+    network = workload("inception_v3")
+    assert network.published_source.startswith("none found")
+    with pytest.raises(CspError, match="no density of unstructured weights was published"):
+        operands(network.works[0], Pruning.PUBLISHED)
+
+
+def test_a_table_of_published_densities_must_have_all_layers(monkeypatch, tmp_path):
+    monkeypatch.setattr("sim.workloads.catalogue.DATA", tmp_path)
+    table = tmp_path / "resnet50_unstructured.csv"
+    table.write_text("# source: x\nlayer,weights\nconv1,0.5\n")
+    message = "resnet50_unstructured.csv: layer conv2_1_conv of resnet50 is missing"
+    with pytest.raises(CspError, match=message):
+        workload("resnet50")
+    table.write_text("# source: x\nlayer,weights\nconv9,0.5\n")
+    with pytest.raises(CspError, match=r"_unstructured.csv: resnet50 has no layer conv9$"):
+        workload("resnet50")
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_workload_says_where_its_zeros_are_from(name):
     network = workload(name)
     lines = list(network.provenance())
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines[1:]:
         assert "published" in line or "arXiv" in line or "log" in line or "assumed" in line
     assert workload(name) == network

@@ -4,12 +4,11 @@
 from collections.abc import Sequence
 
 from csp_hw.axi.ports import PAGE_BYTES
+from sim.model.core.memory import EARLY
 from sim.program.loops import Loops
 
 #: Cycles from a run's transfer to the cycle in which it may join or open.
 TAKE = 2
-#: A time before all others, and one that has not come.
-EARLY, NEVER = -(1 << 60), 1 << 60
 
 Run = tuple[int, int]
 
@@ -42,41 +41,26 @@ class Planner:
     """
 
     def __init__(self, runs: Sequence[Run], begin: int, *, burst: int, data_bytes: int) -> None:
-        self._runs = runs
         self._begin = begin + TAKE
-        self._burst = burst
-        self._page = PAGE_BYTES // data_bytes
-        self._next = 0  # run
-        self._at = 0
-        self._left = 0  # of the joined runs
-        self._open = 0  # when they were opened
-        self._each = 0  # beats of each of them
-        self._behind = 0  # beats that were cut of them
-        self._cut = EARLY  # the cycle of the cut before
+        #: Of each burst: beats, beats of all bursts up to it, the first of the runs that were
+        #: joined for it or −1 if it is one more burst of the same, and which of those it waits for.
+        self._bursts = _cut(runs, burst, PAGE_BYTES // data_bytes)
+        self._next = 0
+        self._open = 0  # when the joined runs were opened
+        self.last = EARLY  # the cycle of the cut before
         self.beats = 0  # of the next burst; 0: there is none
         self.total = 0  # beats of all bursts up to the next one
         self._advance()
 
     def _advance(self) -> None:
         """Find the next burst."""
-        if not self._left:
-            runs = self._runs
-            if self._next == len(runs):
-                self.beats = 0
-                return
-            first = self._next
-            at, beats = runs[first]
-            end = at + beats
-            following = first + 1
-            while following < len(runs) and runs[following][0] == end:
-                end += runs[following][1]
-                following += 1
-            self._open = max(self._begin + first, self._cut)
-            self._each = beats
-            self._at, self._left, self._behind = at, end - at, 0
-            self._next = following
-        self.beats = min(self._left, self._burst, self._page - self._at % self._page)
-        self.total += self.beats
+        if self._next == len(self._bursts):
+            self.beats = 0
+            return
+        self.beats, self.total, first, self._run = self._bursts[self._next]
+        self._next += 1
+        if first >= 0:
+            self._open = max(self._begin + first, self.last)
 
     def cut(self, ready: int, free: int) -> int:
         """Cut the next burst; give the cycle.
@@ -88,13 +72,50 @@ class Planner:
         free : int
             From when on there is a place for it.
         """
-        beats = self.beats
-        behind = self._behind + beats
-        run = (behind if beats < self._left else behind - 1) // self._each
-        seen = max(self._cut, self._open + run) + 1
-        self._cut = max(max(seen, ready) + 1, free)
-        self._left -= beats
-        self._at += beats
-        self._behind = behind
+        seen = max(self.last, self._open + self._run) + 1
+        self.last = cut = max(seen + 1, ready + 1, free)
         self._advance()
-        return self._cut
+        return cut
+
+    def alike(self, beats: int, most: int) -> int:
+        """Give how many of the next bursts, at most, have so many beats and wait for no run.
+
+        A cycle for each of its beats must pass between two cuts.
+        """
+        # As a burst is of no more runs than beats, none waits for a run if the next one does not.
+        if self.beats != beats or self._open + self._run + 2 >= self.last:
+            return 0
+        bursts = self._bursts
+        first = last = self._next - 1
+        stop = min(len(bursts), first + most)
+        while last < stop and bursts[last][0] == beats and bursts[last][2] < 0:
+            last += 1
+        return last - first
+
+    def skip(self, count: int, apart: int) -> None:
+        """Cut bursts, so many cycles apart."""
+        self.last += count * apart
+        self._next += count - 1
+        self._advance()
+
+
+def _cut(runs: Sequence[Run], burst: int, page: int) -> list[tuple[int, int, int, int]]:
+    """Give beats, beats in all, first run and the run that is waited for of each burst."""
+    found = []
+    total = following = 0
+    while following < len(runs):
+        first = following
+        at, each = runs[first]
+        end = at + each
+        following = first + 1
+        while following < len(runs) and runs[following][0] == end:
+            end += runs[following][1]
+            following += 1
+        begin, opens = at, first
+        while at < end:
+            stop = min(end, at + burst, at - at % page + page)
+            total += stop - at
+            run = (stop - begin if stop < end else end - begin - 1) // each
+            found.append((stop - at, total, opens, run))
+            at, opens = stop, -1
+    return found

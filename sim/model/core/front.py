@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what the ports read to products: feeder, skip controller and issuer, tile by tile."""
 
+import dataclasses
+
 import numpy as np
 
 from csp_hw.slice import SLICE
@@ -9,10 +11,54 @@ from sim.model.core.issue import IssueTimes
 from sim.model.core.memory import Times
 from sim.model.core.results import DrainTimes
 from sim.model.core.tables import Tables
-from sim.model.core.taps import TapTimes, blocks_of
+from sim.model.core.taps import TapTimes, blocks_of, groups_of
 from sim.model.core.tiles import Taken, TileTimes
 from sim.model.core.words import WordTimes
 from sim.program.passes import Pass
+
+#: Cycles before a tile's first step in which nothing holds it back.
+BEFORE = 8
+#: Tiles that are remembered.
+MOST_KNOWN = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a tile did, in cycles from the last step before it on.
+
+    Parameters
+    ----------
+    states : list of list of int64 array
+        Taps, words and products after it.
+    spent : dict of str to int
+        What its cycles were spent on.
+    loaded : int
+        When its first block was loaded.
+    released : list of int
+        When each group of its lanes was released.
+    """
+
+    states: list[list[Times]]
+    spent: dict[str, int]
+    loaded: int
+    released: list[int]
+
+
+class Known:
+    """Tiles by what they depend on, the last ones of all."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Kept] = {}
+
+    def get(self, key: bytes) -> Kept | None:
+        """Give what a tile did that depended on the same."""
+        return self._kept.get(key)
+
+    def keep(self, key: bytes, kept: Kept) -> None:
+        """Remember a tile; forget the oldest one if there are many."""
+        if len(self._kept) == MOST_KNOWN:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = kept
 
 
 class Front:
@@ -38,17 +84,18 @@ class Front:
         self._schedule, self._fields, self._config = step.schedule, step.fields, step.config
         self._start = start
         self._tables, self._tiles, self._drain = tables, tiles, drain
-        self._blocks = blocks_of(step)
+        self._groups = groups_of(blocks_of(step), step.config)
         self._begin = start + 2
         self._taps = TapTimes(step, begin=self._begin, opened=tiles.open)
         self._words = WordTimes(step.config)
-        self._issue = IssueTimes(step.config, self._begin)
+        self._issue = IssueTimes(step.config, self._begin, tell=not step.fields["weights_resident"])
+        self._known = Known()
         for number in range(len(self._schedule.tiles)):
             self._tile(number, tiles.take(number))
         stored = tiles.end()
         self.spent = self._issue.spent
         self.counts_sent = self._behind_slice(self._taps.loads)
-        self.weights_sent = self._issue.sent
+        self.weights_sent = np.concatenate([*self._issue.sent, np.empty(0, dtype=np.int64)])
         self.idle = max(self._issue.done + 1, drain.idle)
         self.spent["stalled_drain"] = self.idle - 1 - self._issue.done
         # The feeder is at rest three cycles after its last request, and one after all else.
@@ -57,9 +104,73 @@ class Front:
 
     def _tile(self, number: int, taken: Taken) -> None:
         """Compute a tile that the feeder has taken."""
-        schedule, tiles, issue = self._schedule, self._tiles, self._issue
+        tiles, issue = self._tiles, self._issue
+        tile = self._schedule.tiles[number]
+        overlaps = self._config.overlaps(self._schedule.matrix.chunks, tile.interleave)
+        key = self._key(number, taken, overlaps=overlaps)
+        if not self._again(key):
+            begin, spent = self._taps.begin, dict(issue.spent)
+            released = self._compute(number, taken, overlaps=overlaps)
+            tiles.released += released
+            if key:
+                self._keep(key, begin, spent, released)
+        tiles.finished = self._words.asked
+        last = self._drain.tile(issue.done, self._schedule.live(tile))
+        issue.drained(last, overlaps=overlaps)
+
+    def _key(self, number: int, taken: Taken, *, overlaps: bool) -> bytes:
+        """Give all that a tile depends on, from the last step before it on; nothing if unknown."""
+        fields, issue = self._fields, self._issue
+        begin, stored = self._taps.begin, self._start + ReplayStore.LATENCY
+        resident = fields["counts_resident"] and fields["weights_resident"]
+        # Words of the stores must be there before all that waits for something else.
+        if not resident or number == 0 or begin <= stored or issue.oldest < stored:
+            return b""
+        tile = self._schedule.tiles[number]
+        given = [max(taken.time, self._words.asked), taken.command, taken.given, *issue.free]
+        old = [*self._taps.state(), *self._words.state(), np.array(given, dtype=np.int64)]
+        # What is older than the last step holds nothing back, however old it is.
+        times = np.maximum(np.concatenate(old) - begin, -BEFORE)
+        late = np.concatenate(issue.state()) - begin
+        sizes = repr((tile.interleave, overlaps, *(len(part) for part in old)))
+        return b"".join((sizes.encode(), times.tobytes(), late.tobytes()))
+
+    def _again(self, key: bytes) -> bool:
+        """Do what was done for a tile before, if there was one like this."""
+        known = self._known.get(key)
+        if known is None:
+            return False
+        begin, issue = self._taps.begin, self._issue
+        taps, words, issued = ([part + begin for part in parts] for parts in known.states)
+        self._taps.resume(taps)
+        self._words.resume(words)
+        issue.resume(issued)
+        for name, cycles in known.spent.items():
+            issue.spent[name] += cycles
+        self._tiles.loaded = [self._tiles.loaded[-1], known.loaded + begin]
+        self._tiles.released += [time + begin for time in known.released]
+        return True
+
+    def _keep(self, key: bytes, begin: int, spent: dict[str, int], released: list[int]) -> None:
+        """Remember what a tile did."""
+        states = [
+            [part - begin for part in stage.state()]
+            for stage in (self._taps, self._words, self._issue)
+        ]
+        self._known.keep(
+            key,
+            Kept(
+                states=states,
+                spent={name: now - spent[name] for name, now in self._issue.spent.items()},
+                loaded=self._tiles.loaded[-1] - begin,
+                released=[time - begin for time in released],
+            ),
+        )
+
+    def _compute(self, number: int, taken: Taken, *, overlaps: bool) -> list[int]:
+        """Compute a tile group by group; give when each group of its lanes is released."""
+        schedule, issue = self._schedule, self._issue
         tile = schedule.tiles[number]
-        overlaps = self._config.overlaps(schedule.matrix.chunks, tile.interleave)
         words = -(-schedule.matrix.taps // self._config.lookahead)
         # Before the scanner is a slice, into which the engine lets them once it is at work.
         counts = self._offers("counts", number, words, self._tables.counts)
@@ -67,40 +178,49 @@ class Front:
         self._taps.tile(counts, tell=not self._fields["counts_resident"])
         weights = self._offers("weights", number, schedule.steps, self._tables.weights)
         released: list[int] = []
-        for index, block in enumerate(self._blocks):
-            final = index == len(self._blocks) - 1
-            written, available = self._taps.block(len(block.counts), final=final)
-            if block.counts:
-                entered, released = self._words.block(written, tile.interleave, taken.time)
-            else:
-                released = self._words.skip(int(written[0]), tile.interleave, taken.time)
-            self._taps.read(self._words.asked)
-            if index:
-                load = issue.next(available)
-            else:
-                load = issue.first(available, taken.command, taken.given, overlaps=overlaps)
-                tiles.loaded = [tiles.loaded[-1], load]
-            self._taps.loaded(load)
-            if block.counts:
-                at = block.first_weight
-                offers = weights[at : at + sum(block.counts)]
-                issue.block(block, tile.interleave, load, entered=entered, offers=offers)
-                self._words.release(len(entered), issue.done)
-            else:
-                issue.skip(load)
-        tiles.released += released
-        tiles.finished = self._words.asked
-        last = self._drain.tile(issue.done, schedule.live(tile))
-        issue.drained(last, overlaps=overlaps)
+        for group in self._groups:
+            final = group is self._groups[-1]
+            kept, joined = self._taps.group(group, final=final)
+            if not group.blocks[0].counts:
+                released = self._words.skip(int(kept[0]), tile.interleave, taken.time)
+                self._taps.read(1, self._words.asked)
+                issue.skip(self._load(joined[0], taken, overlaps=overlaps))
+                break
+            asks = group.asks(tile.interleave)
+            asked, entered = self._words.group(kept, asks, taken.time)
+            at = 0
+            for block, join, end in zip(group.blocks, joined, asks.ends, strict=True):
+                self._taps.read(len(block.counts), int(asked[end - 1]))
+                first = block.first_weight
+                load = self._load(join, None if first else taken, overlaps=overlaps)
+                offers = weights[first : first + block.weights]
+                issue.block(block, tile.interleave, load, entered=entered[at:end], offers=offers)
+                self._words.release(end - at, issue.done)
+                at = end
+            if final:
+                taps = len(group.blocks[-1].counts)
+                ends = asked[len(asked) - taps * (tile.interleave - 1) - 1 :: taps]
+                released = self._words.lanes(ends)
+        return released
 
-    def _behind_slice(self, taken: list[int]) -> list[int]:
+    def _load(self, joined: int, taken: Taken | None, *, overlaps: bool) -> int:
+        """Load a block whose last tap has joined it; the first one of a tile with its command."""
+        available = self._taps.enter(joined)
+        if taken is None:
+            load = self._issue.next(available)
+        else:
+            load = self._issue.first(available, taken.command, taken.given, overlaps=overlaps)
+            self._tiles.loaded = [self._tiles.loaded[-1], load]
+        self._taps.loaded(load)
+        return load
+
+    def _behind_slice(self, taken: list[int]) -> Times:
         """Give when words of counts left their store, from when they left the slice."""
         if not taken:
-            return taken
-        sent = np.maximum(self._tables.counts + ReplayStore.LATENCY, self._begin)
+            return np.empty(0, dtype=np.int64)
+        sent: Times = np.maximum(self._tables.counts + ReplayStore.LATENCY, self._begin)
         sent[SLICE:] = np.maximum(sent[SLICE:], np.array(taken[:-SLICE], dtype=np.int64) + 1)
-        times: list[int] = sent.tolist()
-        return times
+        return sent
 
     def _offers(self, name: str, number: int, words: int, entered: Times) -> Times:
         """Give from when on a tile's words leave a store, those before having left."""

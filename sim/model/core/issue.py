@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Products: :class:`csp_hw.issue.Issuer` in time, block by block."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from csp_hw.config import CspConfig
 from csp_hw.counters import SPENT
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, chain, numbers
-from sim.model.core.taps import Block
+from sim.model.core.memory import EARLY, Recent, Times, chain
+from sim.model.core.taps import Block, Shape
 
 #: Cycles from a word's entry into its buffer until a product can use it.
 ARRIVAL = 2
+
+
+def _at_once(shape: Shape, load: int, entered: Times, sent: Times) -> bool:
+    """Whether a block's products, loaded in some cycle, follow each other from the next one on."""
+    # Activations enter a cycle after each other at the earliest, so the last one is the latest.
+    last = int(entered[-1]) - len(entered) + 1
+    return last + ARRIVAL <= load + 1 and not (sent - shape.first >= load).any()
 
 
 class IssueTimes:
@@ -21,17 +29,41 @@ class IssueTimes:
     config : CspConfig
     begin : int
         The first cycle in which the engine is at work.
+    tell : bool
+        Keep when weights enter the run buffer.
     """
 
-    def __init__(self, config: CspConfig, begin: int) -> None:
+    def __init__(self, config: CspConfig, begin: int, *, tell: bool) -> None:
         self.spent = dict.fromkeys(SPENT, 0)
         self.done = begin - 1  # the last cycle that is accounted for
-        self.sent: list[int] = []  # words of weights, into the run buffer
+        self._tell = tell
+        self.sent: list[Times] = []  # words of weights, into the run buffer; block by block
         self._sent = EARLY
-        self._room = np.full(config.run_words, EARLY, dtype=np.int64)
-        self._weights = 0
+        self._size = config.run_words
+        self._room = Recent(self._size)
         self._half = 0
         self._free = [0, 0]  # from when on each half of the accumulation buffer is
+
+    @property
+    def oldest(self) -> int:
+        """When the oldest words of weights in the run buffer, or their places, were given back."""
+        return int(self._room.before(1)[0])
+
+    def state(self) -> list[Times]:
+        """Give the times that what comes may depend on, between two tiles, but for the drains."""
+        return [np.array([self.done, self._sent], dtype=np.int64), self._room.all()]
+
+    def resume(self, state: Sequence[Times]) -> None:
+        """Go on from the times of a state, a tile later."""
+        single, room = state
+        self.done, self._sent = single.tolist()
+        self._room.extend(room)
+        self._half = 1 - self._half
+
+    @property
+    def free(self) -> tuple[int, int]:
+        """From when on the next tile's half of the accumulation buffer is free, and the other."""
+        return self._free[1 - self._half], self._free[self._half]
 
     def first(self, available: int, command: int, given: int, *, overlaps: bool) -> int:
         """Load the first block of a tile.
@@ -91,33 +123,51 @@ class IssueTimes:
             From when on its weights are on offer.
         """
         shape = block.shape(interleave)
-        room, words = self._room, shape.words
-        places = (self._weights + numbers(words)) % len(room)
-        offers = np.maximum(offers, room[places] + 1)
-        wanted = np.full(words * interleave, EARLY, dtype=np.int64)
+        words, size = shape.words, self._size
+        offers = offers.copy()
+        old = min(words, size)
+        np.maximum(offers[:old], self._room.before(old) + 1, out=offers[:old])
+        # If nothing waits, a product is issued in each cycle from the next one on.
+        ends = shape.ends + (load + 1)
+        sent = self._send(offers, ends)
+        if not _at_once(shape, load, entered, sent):
+            issued, ends, sent = self._wait(shape, load, entered=entered, offers=offers)
+            self.done = int(issued[-1])
+        else:
+            self.done = load + shape.products
+        if self._tell:
+            self.sent.append(sent)
+        self._sent = int(sent[-1])
+        self.spent["issued"] += shape.products
+        self._room.extend(ends[-size:])
+
+    def _send(self, offers: Times, ends: Times) -> Times:
+        """Give when weights enter the run buffer, from when the last products of each would be."""
+        size = self._size
+        if len(offers) > size:
+            offers = offers.copy()
+            np.maximum(offers[size:], ends[:-size] + 1, out=offers[size:])
+        return chain(offers, self._sent)
+
+    def _wait(
+        self, shape: Shape, load: int, *, entered: Times, offers: Times
+    ) -> tuple[Times, Times, Times]:
+        """Issue products that wait for operands; also give each weight's last one and its entry."""
+        wanted = np.full(shape.products, EARLY, dtype=np.int64)
         wanted[: len(entered)] = entered + ARRIVAL
         # A run's weights leave the buffer at its end, which may let later ones of this block in.
+        ends = np.full(shape.words, EARLY, dtype=np.int64)
         while True:
-            sent = chain(offers, self._sent)
+            sent = self._send(offers, ends)
             earliest = wanted.copy()
             earliest[shape.first] = np.maximum(earliest[shape.first], sent + ARRIVAL)
             issued = chain(earliest, load)
-            ends = np.repeat(issued[shape.ends], shape.runs)
-            if words <= len(room):
+            before, ends = ends, issued[shape.ends]
+            if np.array_equal(before[: -self._size], ends[: -self._size]):
                 break
-            later = np.maximum(offers[len(room) :], ends[: -len(room)] + 1)
-            if np.array_equal(later, offers[len(room) :]):
-                break
-            offers[len(room) :] = later
-        self.sent.extend(sent.tolist())
-        self._sent = int(sent[-1])
-        self.done = int(issued[-1])
-        waits = self.done - load - len(issued)
-        if waits:
-            could = np.concatenate(([load], issued[:-1])) + 1
-            for_activations = int(np.maximum(wanted - could, 0).sum())
-            self.spent["stalled_activations"] += for_activations
-            self.spent["stalled_weights"] += waits - for_activations
-        self.spent["issued"] += len(issued)
-        room[places[-len(room) :]] = ends[-len(room) :]
-        self._weights += words
+        could = np.concatenate(([load], issued[:-1])) + 1
+        for_activations = int(np.maximum(wanted - could, 0).sum())
+        self.spent["stalled_activations"] += for_activations
+        waits = int(issued[-1]) - load - len(issued)
+        self.spent["stalled_weights"] += waits - for_activations
+        return issued, ends, sent

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference memory's formulas, see ``sim/cosim/core/memory.v``."""
 
+from array import array
 from typing import NamedTuple
 
 import numpy as np
@@ -8,10 +9,17 @@ import numpy.typing as npt
 
 Times = npt.NDArray[np.int64]
 
+#: A time before all others, and one that has not come.
+EARLY, NEVER = -(1 << 60), 1 << 60
+
+
+_NUMBERS = np.arange(1 << 14, dtype=np.int64)
+_NUMBERS.flags.writeable = False
+
 
 def numbers(count: int) -> Times:
-    """Give 0 … count − 1."""
-    return np.arange(count, dtype=np.int64)
+    """Give 0 … count − 1, not to be written to."""
+    return _NUMBERS[:count] if count <= len(_NUMBERS) else np.arange(count, dtype=np.int64)
 
 
 def chain(earliest: Times, after: int | None = None, steps: Times | None = None) -> Times:
@@ -26,7 +34,71 @@ def chain(earliest: Times, after: int | None = None, steps: Times | None = None)
     lead = earliest - steps
     if after is not None:
         lead[0] = max(int(lead[0]), after + 1)
-    return np.maximum.accumulate(lead, out=lead) + steps
+    np.maximum.accumulate(lead, out=lead)
+    lead += steps
+    return lead
+
+
+def log() -> "array[int]":
+    """Give an empty list of times, quick both one by one and as a whole."""
+    return array("q")
+
+
+def extend(times: "array[int]", more: Times) -> None:
+    """Add times to a log."""
+    times.frombytes(more.tobytes())
+
+
+def since(times: "array[int]", first: int, stop: int | None = None) -> Times:
+    """Give a part of a log as int64."""
+    part = times[first:stop]
+    return np.frombuffer(part, dtype=np.int64) if part else np.empty(0, dtype=np.int64)
+
+
+class Recent:
+    """The last values of a sequence, all of them ``EARLY`` at first.
+
+    Parameters
+    ----------
+    size : int
+        How many are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = self._end = size
+        self._values = np.full(8 * size + 64, EARLY, dtype=np.int64)
+
+    def before(self, count: int) -> Times:
+        """Give those that are ``size`` places before each of the next ``count``, at most ``size``.
+
+        Not to be written to, nor used when others have come.
+        """
+        first = self._end - self._size
+        return self._values[first : first + count]
+
+    def all(self) -> Times:
+        """Give all that are kept, not to be written to, nor used when others have come."""
+        return self.before(self._size)
+
+    def extend(self, values: Times) -> None:
+        """Take the next values."""
+        self._make_room(len(values))
+        self._values[self._end : self._end + len(values)] = values
+        self._end += len(values)
+
+    def fill(self, value: int, count: int) -> None:
+        """Take a value several times."""
+        self._make_room(count)
+        self._values[self._end : self._end + count] = value
+        self._end += count
+
+    def _make_room(self, count: int) -> None:
+        if self._end + count > len(self._values):
+            last = self._values[self._end - self._size : self._end].copy()
+            if self._size + count > len(self._values):
+                self._values = np.empty(8 * (self._size + count), dtype=np.int64)
+            self._values[: self._size] = last
+            self._end = self._size
 
 
 class Flow(NamedTuple):
@@ -38,10 +110,10 @@ class Flow(NamedTuple):
 
     def at(self, beat: int) -> int:
         """Give the cycle of a beat."""
-        if not beat:
-            return self.first
-        bucket = self.bucket
-        return max(self.first + beat, (self.credit + (beat - 1) * bucket.beat) // bucket.rate)
+        first, credit, bucket = self
+        if bucket.full or not beat:
+            return first + beat
+        return max(first + beat, (credit + (beat - 1) * bucket.beat) // bucket.rate)
 
 
 class Bucket:
@@ -53,7 +125,9 @@ class Bucket:
     def __init__(self, beat: int, rate: int | None) -> None:
         self.beat = beat
         self.rate = beat if rate is None else rate
-        self.x = -(1 << 60)
+        #: A beat moves in each cycle, whatever its credit.
+        self.full = self.rate >= beat
+        self.x = EARLY
 
     def flow(self, earliest: int, beats: int) -> Flow:
         """Move beats, the later ones as soon as may be; at most one a cycle."""

@@ -13,8 +13,7 @@ from csp_hw.drain import queue_depth
 from csp_hw.pool import pooler
 from csp_hw.ports import OutputType, PoolKind
 from csp_hw.slice import SLICE
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, chain, numbers
+from sim.model.core.memory import EARLY, Times, chain, extend, log, numbers, since
 from sim.model.core.reader import ReadPort, Waiting
 from sim.model.core.writer import WritePort
 from sim.model.cycles import DRAIN_START
@@ -65,9 +64,9 @@ class PoolerTimes:
         self._places = None if self._inside is None else np.flatnonzero(self._inside)
         self._at = 0  # step
         self._word = 0
-        self._ends: list[int] = []  # steps that end a window
+        self._ends = log()  # steps that end a window
         self._seen = 0  # of them, how many were long enough before the last step
-        self._leaves: list[int] = []
+        self._leaves = log()
 
     def _step(self, time: int, *, ends: bool) -> int:
         """Step as soon as there is room."""
@@ -134,17 +133,42 @@ class PoolerTimes:
         late = index >= 0
         if np.any(late):
             low = max(0, int(index[late][0]))
-            recent = np.concatenate((np.array(self._leaves[low:], dtype=np.int64), leaves))
+            recent = np.concatenate((since(self._leaves, low), leaves))
             if np.any(recent[index[late] - low] + RETURNED > steps[late]):
                 return False
         if not self._port.try_many(leaves):
             return False
-        self._leaves.extend(leaves.tolist())
-        self._ends.extend(ends.tolist())
+        extend(self._leaves, leaves)
+        extend(self._ends, ends)
         if self._inside is not None:
             self._word += int(np.count_nonzero(self._inside[self._at : self._at + len(steps)]))
         self._at += len(steps)
         self._last = int(steps[-1])
+        return True
+
+    def try_ramp(self, first: int, count: int) -> bool:
+        """Take words that come one a cycle from ``first`` on, if none is held back or padded."""
+        if self._inside is not None or first <= self._last:
+            return False
+        leaves = self._leaves
+        begin = first + pooler.LATENCY
+        if leaves:
+            begin = max(begin, leaves[-1] + 1)
+        # Times grow by one at least, so the last place that is waited for is the latest one.
+        known = len(leaves)
+        old = known + min(count, ROOM + 1) - 2 - ROOM
+        if old >= 0 and leaves[old] + RETURNED > first + old - known + 1 + ROOM:
+            return False
+        if count > ROOM + 1 and begin - 1 - ROOM + RETURNED > first:
+            return False
+        steps = numbers(count) + first
+        times = numbers(count) + begin
+        if not self._port.try_many(times, ramp=True):
+            return False
+        extend(leaves, times)
+        extend(self._ends, steps)
+        self._at += count
+        self._last = first + count - 1
         return True
 
     def end(self) -> int:
@@ -208,10 +232,10 @@ class DrainTimes:
         self._residual = residual
         self._begin = begin
         self._free = 0
-        self._taken: list[int] = []
+        self._taken = log()
         self._accepts = loaded + LOADED
         self._moved = -1
-        self._results: list[int] = []  # when each left the output stage
+        self._results = log()  # when each left the output stage
         self._stepped = [EARLY] * SLICE  # when the last ones went into the pooler
         self._live = 0
         self._launched = 0
@@ -219,6 +243,8 @@ class DrainTimes:
 
     def tile(self, finished: int, live: npt.NDArray[np.bool_]) -> int:
         """Drain a tile whose last product is issued in cycle ``finished``; give its last cycle."""
+        if self._ramp(finished, live):
+            return self._free - 1
         last = self._try(finished, live)
         if last is not None:
             return last
@@ -241,6 +267,40 @@ class DrainTimes:
         self._free = ask + 1
         return ask
 
+    def _ramp(self, finished: int, live: npt.NDArray[np.bool_]) -> bool:
+        """Drain a tile, if a word comes in each cycle and goes on at once."""
+        if self._residual is not None or self._int32 or not live.all():
+            return False
+        taken, results, room = self._taken, self._results, self._room
+        count, known, left = live.size * self._chunks, len(taken), len(results)
+        first = max(finished + DRAIN_START, self._free)
+        accepted = max(first + self._latency + 3, self._accepts)
+        offered = accepted + output.LATENCY
+        if results:
+            offered = max(offered, results[-1] + 1)
+        # Times grow by one at least, so the last place that is waited for is the latest one; places
+        # of this tile's own words come next.
+        old = known - room + min(count, room) - 1
+        if old >= 0 and taken[old] + 1 > first + old - known + room:
+            return False
+        if count > room and accepted - room + 1 > first:
+            return False
+        old = left - output.CREDITS + min(count, output.CREDITS) - 1
+        if old >= 0 and results[old] + 1 > accepted + old - left + output.CREDITS:
+            return False
+        if count > output.CREDITS and offered - output.CREDITS + 1 > accepted:
+            return False
+        if not self._pool.try_ramp(offered + 1, count):
+            return False
+        extend(taken, numbers(count) + accepted)
+        extend(results, numbers(count) + offered)
+        last = accepted + count - 1
+        self._moved, self._accepts, self._free = last - 1, last + 1, first + count
+        self._stepped = [*self._stepped, *range(offered + 1, offered + count + 1)][-SLICE:]
+        self._live += count
+        self.idle = max(self.idle, offered + count)
+        return True
+
     def _try(self, finished: int, live: npt.NDArray[np.bool_]) -> int | None:
         """Drain a tile at once, if nothing holds it back."""
         if self._residual is not None:
@@ -254,13 +314,13 @@ class DrainTimes:
         each = output.INT32_WORDS if self._int32 else 1
         steps = None
         if each > 1:
-            steps = numbers(count)
+            steps = numbers(count).copy()
             steps[1:] += (each - 1) * np.cumsum(lanes[:-1])
         earliest = ask + (self._latency + 3)
         earliest[0] = max(int(earliest[0]), self._accepts)
         accepted = chain(earliest, None, steps)
         low = max(0, known - room)
-        recent = np.concatenate((np.array(taken[low:], dtype=np.int64), accepted))
+        recent = np.concatenate((since(taken, low), accepted))
         begin = min(count, max(0, room - known))
         waits = recent[: count - begin]
         if np.any(waits + 1 > ask[begin:]):
@@ -283,7 +343,7 @@ class DrainTimes:
         late = index >= 0
         if np.any(late):
             start = max(0, int(index[late][0]))
-            recent = np.concatenate((np.array(self._results[start:], dtype=np.int64), results))
+            recent = np.concatenate((since(self._results, start), results))
             index = index[late] - start
             if np.any(recent[index] + 1 > accepted[late]):
                 return None
@@ -293,14 +353,14 @@ class DrainTimes:
         return self._commit(ask, accepted, lanes, results)
 
     def _commit(self, ask: Times, accepted: Times, lanes: Bools, results: Times | None) -> int:
-        self._taken.extend(accepted.tolist())
+        extend(self._taken, accepted)
         last = int(accepted[-1])
         self._moved = last - 1
         self._free = int(ask[-1]) + 1
         self.idle = max(self.idle, last + 1)
         self._accepts = last + (output.INT32_WORDS if self._int32 and lanes[-1] else 1)
         if results is not None:
-            self._results.extend(results.tolist())
+            extend(self._results, results)
             self._live += len(results) // (output.INT32_WORDS if self._int32 else 1)
             self.idle = max(self.idle, int(results[-1]) + 1)
         return self._free - 1

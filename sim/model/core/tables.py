@@ -10,8 +10,7 @@ from csp_hw.core import FETCH_DEPTH, TABLE_DEPTHS
 from csp_hw.datapath import PARAM_BYTES
 from csp_hw.store import CREDITS
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, chain
+from sim.model.core.memory import EARLY, Times, chain
 from sim.model.core.reader import Client, Listed, ReadPort
 from sim.model.core.widths import Words
 from sim.program.passes import Pass
@@ -110,11 +109,10 @@ def bounds_of_entries(loads: list[int]) -> Times:
     return bounds
 
 
-def bounds_of_store(entered: Times, sent: list[int], depth: int) -> Times:
+def bounds_of_store(entered: Times, sent: Times, depth: int) -> Times:
     """Give before when words do not enter a store of which each is read once."""
     earliest = entered + 1
-    left = np.array(sent[:-CREDITS], dtype=np.int64)
-    earliest[CREDITS:] = np.maximum(earliest[CREDITS:], left + 1)
+    earliest[CREDITS:] = np.maximum(earliest[CREDITS:], sent[:-CREDITS] + 1)
     bounds = np.full(len(sent), EARLY, dtype=np.int64)
     bounds[depth:] = chain(earliest)[:-depth] + 1
     return bounds

@@ -2,15 +2,17 @@
 """From words of counts to taps in the feeder and blocks for the issuer, one after the other."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from csp_hw.config import CspConfig
 from csp_hw.feeder.replay import LEAST_TAPS
 from csp_hw.slice import SLICE
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times, chain, numbers
+from sim.model.core.memory import EARLY, Recent, Times, chain, numbers
 from sim.model.cycles import Queue
 from sim.program.passes import Pass
 
@@ -29,16 +31,35 @@ class Shape(NamedTuple):
     ------
     words
         Weights.
+    products
     first
-        The products that meet a weight for the first time.
-    runs, ends
-        Weights of each run, and its last product.
+        The products that meet a weight for the first time; never less than 1 apart.
+    ends
+        The last product that needs each weight: that of its run.
+    """
+
+    words: int
+    products: int
+    first: Times
+    ends: Times
+
+
+class Asks(NamedTuple):
+    """The words of activations of some blocks for some I: a block's pixel by pixel, tap by tap.
+
+    Fields
+    ------
+    words
+        All of them.
+    first
+        Those of each block's first pixel.
+    ends
+        How many there are up to the end of each block.
     """
 
     words: int
     first: Times
-    runs: Times
-    ends: Times
+    ends: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +68,7 @@ class Block:
 
     counts: tuple[int, ...]
     first_weight: int
+    weights: int
     _shapes: dict[int, Shape] = dataclasses.field(default_factory=dict)
 
     def shape(self, interleave: int) -> Shape:
@@ -54,12 +76,44 @@ class Block:
         if interleave not in self._shapes:
             counts = np.array(self.counts)
             runs = np.count_nonzero(counts > numbers(int(counts.max()))[:, None], axis=1)
-            words = int(runs.sum())
-            before = np.cumsum(runs) - runs
+            words = self.weights
+            before = runs.cumsum() - runs
             first = numbers(words) + np.repeat(before * (interleave - 1), runs)
-            ends = (before + runs) * interleave - 1
-            self._shapes[interleave] = Shape(words, first, runs, ends)
+            ends = np.repeat((before + runs) * interleave - 1, runs)
+            self._shapes[interleave] = Shape(words, words * interleave, first, ends)
         return self._shapes[interleave]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Blocks of a tile that go through scanner and feeder at once.
+
+    They are so few that whatever gives them a place left before the first of them came.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+    taps : int
+        All of them; a tile without survivors has one without taps, for which the scanner sends one.
+    ends : tuple of int
+        How many there are up to the end of each block.
+    """
+
+    blocks: tuple[Block, ...]
+    taps: int
+    ends: tuple[int, ...]
+    _asks: dict[int, Asks] = dataclasses.field(default_factory=dict)
+
+    def asks(self, interleave: int) -> Asks:
+        """Give its words of activations."""
+        if interleave not in self._asks:
+            ends = tuple(end * interleave for end in self.ends)
+            first = [
+                numbers(len(block.counts)) + end - len(block.counts) * interleave
+                for block, end in zip(self.blocks, ends, strict=True)
+            ]
+            self._asks[interleave] = Asks(ends[-1], np.concatenate(first), ends)
+        return self._asks[interleave]
 
 
 def blocks_of(step: Pass) -> list[Block]:
@@ -72,9 +126,32 @@ def blocks_of(step: Pass) -> list[Block]:
     blocks, words = [], 0
     for start in range(0, max(len(alive), 1), period):
         part = tuple(alive[start : start + period])
-        blocks.append(Block(part, words))
+        blocks.append(Block(part, words, sum(part)))
         words += sum(part)
     return blocks
+
+
+def kept_taps(config: CspConfig) -> int:
+    """Give how many taps the feeder keeps."""
+    return max(LEAST_TAPS, 2 * config.max_period)
+
+
+def groups_of(blocks: Sequence[Block], config: CspConfig) -> list[Group]:
+    """Put blocks together as far as queues and buffers hold them."""
+    most = min(config.row_blocks * config.max_period, kept_taps(config))
+    parts: list[list[Block]] = []
+    taps = 0
+    for block in blocks:
+        taps += len(block.counts)
+        if not parts or taps > most or len(parts[-1]) == config.row_blocks:
+            parts.append([])
+            taps = len(block.counts)
+        parts[-1].append(block)
+    groups = []
+    for part in parts:
+        ends = tuple(itertools.accumulate(max(len(block.counts), 1) for block in part))
+        groups.append(Group(tuple(part), ends[-1], ends))
+    return groups
 
 
 class Scanner:
@@ -101,12 +178,21 @@ class Scanner:
         #: Step of each tap and, behind them, the end of the tile; the words that must have come.
         self.taps = np.append(self.words[word] + within, self.total)
         self.word = np.append(word, len(alive) - 1)
+        self.steps: list[int] = self.taps.tolist()  # the same steps
 
-    def seen(self, offers: Times, begin: int) -> Times:
-        """Give the earliest cycle of each tap's step and of the end, of words that come so."""
+    def lead(self, offers: Times, begin: int) -> Times:
+        """Give the earliest cycle of each tap's step and of the end, less the number of the step.
+
+        Parameters
+        ----------
+        offers : int64 array
+            From when on each word is on offer.
+        begin : int
+            The first step.
+        """
         ahead = np.maximum.accumulate(np.maximum(offers + 1, begin) - self.words)
-        ahead = np.maximum(ahead, begin)
-        times: Times = ahead[self.word] + self.taps
+        np.maximum(ahead, begin, out=ahead)
+        times: Times = ahead[self.word]
         return times
 
 
@@ -121,7 +207,7 @@ class Resolver:
 
     def __init__(self, last: int) -> None:
         self.last = last  # when the tap before was taken
-        self._stops: list[tuple[int, int]] = []  # from when until when it will stand still
+        self.stops: list[tuple[int, int]] = []  # from when until when it will stand still
 
     def block(self, earliest: Times, room: Times) -> tuple[Times, Times]:
         """Take taps; give when, and when each leaves.
@@ -135,6 +221,9 @@ class Resolver:
         """
         taken = chain(earliest, self.last)
         left = taken + RESOLVED
+        if not self.stops and room[-1] <= left[0]:
+            self.last = int(taken[-1])
+            return taken, left
 
         def stand(first: int, since: int, until: int) -> None:
             """Hold back what is inside from a tap on, and what comes."""
@@ -145,7 +234,7 @@ class Resolver:
                 taken[begun:] = chain(np.maximum(earliest[begun:], until), before)
                 left[begun:] = taken[begun:] + RESOLVED
 
-        stops, first = self._stops, 0
+        stops, first = self.stops, 0
         for since, until in stops:
             stand(0, since, until)
         while True:
@@ -158,7 +247,7 @@ class Resolver:
             stand(first, since, until)
             first += 1
         self.last = int(taken[-1])
-        self._stops = [stop for stop in stops if stop[0] > self.last]
+        self.stops = [stop for stop in stops if stop[0] > self.last]
         return taken, left
 
 
@@ -180,22 +269,47 @@ class TapTimes:
         self._scanner = Scanner(schedule.matrix.counts, config.lookahead)
         self._begin = begin + 1  # of the next step
         self._held = EARLY  # when the last tap of the tile before entered its queue
-        self._seen = self._scanner.taps
+        self._lead = self._scanner.taps  # of the tile at work
         self._tap = 0  # of the tile
         self._sent = EARLY
-        # When taps left what they wait in, so that later ones had room: a ring of each queue.
-        self._joined = np.full(config.row_blocks * config.max_period, EARLY, dtype=np.int64)
-        self._read = np.full(max(LEAST_TAPS, 2 * config.max_period), EARLY, dtype=np.int64)
+        # When taps left what they wait in, so that later ones had room.
+        self._joined = Recent(config.row_blocks * config.max_period)
+        self._read = Recent(kept_taps(config))
         self._blocks = Queue(config.row_blocks)
         self._resolver = Resolver(opened - 1)
         self._popped = EARLY  # when the tap before joined its block
         self._resolved = np.full(SLICE, EARLY, dtype=np.int64)  # the last taps into the resolver
-        self._count = 0
-        self._size = 0  # of the block at work
         self._offers: Times | None = None
         self._tile_began = self._begin
         self._steps: list[int] = []
         self.loads: list[int] = []  # when each word of counts was taken, if that was to be told
+
+    @property
+    def begin(self) -> int:
+        """The last step of the tile before: nothing that comes depends on anything older."""
+        return self._begin
+
+    def state(self) -> list[Times]:
+        """Give the times that what comes may depend on, between two tiles."""
+        resolver = self._resolver
+        single = [self._begin, self._held, self._popped, resolver.last, *self._resolved.tolist()]
+        return [
+            np.array(single, dtype=np.int64),
+            self._joined.all(),
+            self._read.all(),
+            np.array(self._blocks.state(), dtype=np.int64),
+            np.array(resolver.stops, dtype=np.int64).reshape(-1),
+        ]
+
+    def resume(self, state: Sequence[Times]) -> None:
+        """Go on from the times of a state."""
+        single, joined, read, blocks, stops = state
+        self._begin, self._held, self._popped, self._resolver.last = single[:4].tolist()
+        self._resolved = single[4:]
+        self._joined.extend(joined)
+        self._read.extend(read)
+        self._blocks.resume(blocks.tolist())
+        self._resolver.stops = [(since, until) for since, until in stops.reshape(-1, 2).tolist()]
 
     def tile(self, offers: Times, *, tell: bool) -> None:
         """Begin with a tile, whose words of counts are on offer at these times.
@@ -203,11 +317,11 @@ class TapTimes:
         With ``tell``, note when each word is taken.
         """
         scanner = self._scanner
-        self._seen = scanner.seen(offers, self._begin)
+        self._lead = scanner.lead(offers, self._begin)
         self._tap = 0
         self._tile_began = self._begin
         # The first tap waits for the last one of the tile before to leave.
-        self._sent = max(int(self._seen[0]), self._held)
+        self._sent = max(int(self._lead[0]) + scanner.steps[0], self._held)
         self._offers = offers if tell else None
         self._steps = [self._sent]  # of taps, if they are to be told
 
@@ -225,59 +339,65 @@ class TapTimes:
         before = np.append(self._tile_began - 1, times[:-1])
         self.loads += np.maximum(offers, before[scanner.words]).tolist()
 
-    def block(self, taps: int, *, final: bool) -> tuple[Times, int]:
-        """Send the next block, all those before it being read and loaded.
+    def group(self, group: Group, *, final: bool) -> tuple[Times, list[int]]:
+        """Send the next blocks, all those before them being read and loaded.
 
         Parameters
         ----------
-        taps : int
-            None: a tile without survivors sends one entry.
+        group : Group
         final : bool
-            It is the tile's last one.
+            They are the tile's last ones.
 
         Returns
         -------
         int64 array
             When each tap is kept in the feeder.
-        int
-            From when on the block is on offer to the issuer.
+        list of int
+            When each block's last tap joins it.
         """
-        taps = self._size = max(taps, 1)
-        scanner, tap = self._scanner, self._tap
-        steps = scanner.taps[tap + 1 : tap + taps + 1]
-        places = (self._count + numbers(taps)) % len(self._joined)
-        seen = self._seen[tap + 1 : tap + taps + 1]
-        sent = np.maximum(seen, self._joined[places] + 1)
-        sent[0] = max(int(sent[0]), self._sent + int(steps[0]) - int(scanner.taps[tap]))
-        sent = np.maximum.accumulate(sent - steps) + steps
+        scanner, tap, taps = self._scanner, self._tap, group.taps
+        end = tap + taps
+        steps = scanner.taps[tap + 1 : end + 1]
+        sent = self._joined.before(taps) - steps
+        sent += 1
+        np.maximum(sent, self._lead[tap + 1 : end + 1], out=sent)
+        sent[0] = max(int(sent[0]), self._sent - scanner.steps[tap])
+        np.maximum.accumulate(sent, out=sent)
+        sent += steps
         if self._offers is not None:
             self._steps += sent.tolist()
+        last_sent = int(sent[-1])
         if final:
             # The tile's last step does not wait for its last tap to leave.
             before = int(sent[-2]) if taps > 1 else self._sent
-            last = max(int(seen[-1]), before + int(steps[-1]) - int(scanner.taps[tap + taps - 1]))
+            lead = max(int(self._lead[end]), before - scanner.steps[end - 1])
             if self._offers is not None:
                 self._taken()
-            self._begin, self._held = last, int(sent[-1])
-        self._sent = int(sent[-1])
-        self._tap += taps
-        earliest = sent + WAITS
-        earliest[-1] = max(int(earliest[-1]), self._blocks.enters_from())
-        room = self._read[(self._count + numbers(taps)) % len(self._read)] + BLOCK_ROOM
+            self._begin, self._held = lead + scanner.steps[end], last_sent
+        self._sent = last_sent
+        self._tap = end
+        earliest = sent
+        earliest += WAITS
+        for number, last in enumerate(group.ends):
+            place = self._blocks.enters_from(number)
+            earliest[last - 1] = max(int(earliest[last - 1]), place)
+        room = self._read.before(taps) + BLOCK_ROOM
         popped = chain(earliest, self._popped)
         # A slice before the resolver takes a tap when the one two before it has left.
         resolved, kept = self._resolver.block(popped + 1, room)
-        free = np.append(self._resolved, resolved)
-        popped = np.maximum(popped, free[:-SLICE] + 1)
-        self._joined[places] = popped
+        free = np.concatenate((self._resolved, resolved))
+        np.maximum(popped, free[:-SLICE] + 1, out=popped)
+        self._joined.extend(popped)
         self._popped, self._resolved = int(popped[-1]), free[-SLICE:]
-        self._count += taps
-        return kept, self._blocks.enter(int(popped[-1]))
+        return kept, [int(popped[last - 1]) for last in group.ends]
 
-    def read(self, time: int) -> None:
-        """Take note of when the last word of the block is asked for."""
-        size = self._size
-        self._read[(self._count - size + numbers(size)) % len(self._read)] = time
+    def enter(self, popped: int) -> int:
+        """Let the next block enter its queue; give from when on it is on offer to the issuer."""
+        return self._blocks.enter(popped)
+
+    def read(self, taps: int, time: int) -> None:
+        """Take note of when the last word of the next block is asked for."""
+        self._read.fill(time, taps)
 
     def loaded(self, time: int) -> None:
         """Take note of when the issuer loads the block."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from csp_algo.errors import CspError
 from csp_hw.feeder.layouts import lane_slots
-from sim.model.core.bursts import EARLY
+from sim.model.core.memory import EARLY
 from sim.model.core.reader import Bounded, ReadPort
 from sim.model.core.walk import MapPlaces, lane_times
 from sim.model.core.widths import Converter

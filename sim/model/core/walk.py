@@ -2,6 +2,7 @@
 """The geometry that decides when the feeder has what a tile needs."""
 
 import functools
+from bisect import bisect_left
 
 import numpy as np
 
@@ -77,9 +78,12 @@ class MapPlaces:
         height, lines = fields["height"], fields["lines"]
         image, y = np.divmod(np.arange(fields["images"] * height), height)
         grid = image * lines + (y >> fields["stride_y"])
-        self._lines = grid * fields["pitch"]
+        lines = grid * fields["pitch"]
         last = (y == height - 1) | ((y + 1) & ((1 << fields["stride_y"]) - 1) == 0)
-        self._last = last
+        self._furthest = (self._width - 1) >> self._shift
+        self._lines: list[int] = lines.tolist()
+        # The line whose last phase reaches that far, or the first one that begins there.
+        self._reach: list[int] = (lines + np.where(last, self._furthest, 0)).tolist()
         self.total = len(y) * self._width * self._beats
         tops = [(-fields[f"pad_{side}"]) >> fields[f"stride_{axis}"] for side, axis in SIDES]
         ends = [
@@ -92,22 +96,18 @@ class MapPlaces:
 
     def below(self, limit: int) -> int:
         """Give the number of the first beat whose position is ``limit`` or above."""
-        furthest = (self._width - 1) >> self._shift
-        line = int(np.searchsorted(self._lines, limit - furthest))
+        line = bisect_left(self._lines, limit - self._furthest)
         if line == len(self._lines):
             return self.total
-        x = max(0, limit - int(self._lines[line])) << self._shift
+        x = max(0, limit - self._lines[line]) << self._shift
         return (line * self._width + x) * self._beats
 
     def needed(self, need: int) -> int:
         """Give how many beats must be stored before ``need`` positions are complete."""
-        # The line whose last phase reaches that far, or the first one that begins there.
-        furthest = (self._width - 1) >> self._shift
-        reach = self._lines + np.where(self._last, furthest, 0)
-        line = int(np.searchsorted(reach, need))
-        if line == len(reach):
+        line = bisect_left(self._reach, need)
+        if line == len(self._reach):
             return self.total
-        x = max(0, need - int(self._lines[line])) << self._shift
+        x = max(0, need - self._lines[line]) << self._shift
         return (line * self._width + x) * self._beats
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beats of a table, cut into words: :class:`csp_hw.width.WidthConverter` in time."""
 
-from sim.model.core.bursts import EARLY
-from sim.model.core.memory import Times
+from sim.model.core.memory import EARLY, Times
 
 
 class Converter:

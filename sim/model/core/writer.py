@@ -12,8 +12,8 @@ from csp_hw.axi.writer import OUTSTANDING
 from csp_hw.core import MAP_DEPTH
 from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
-from sim.model.core.bursts import EARLY, Planner, Run
-from sim.model.core.memory import Bucket, Flow, Times
+from sim.model.core.bursts import Planner, Run
+from sim.model.core.memory import EARLY, Bucket, Flow, Times, extend, log, since
 
 #: From a beat's entry to its counting for a burst.
 COUNTED = 1
@@ -39,14 +39,15 @@ class WritePort:
         self._latency = timing.write_latency
         self._slots = timing.outstanding
         self._bucket = Bucket(beat, timing.write_rate)
-        self._entered: list[int] = []
+        self._entered = log()
         self._starts: list[int] = []  # first beats of bursts
         self._flows: list[Flow] = []  # and when they move on the port
         self._sent = 0  # beats
         self._first: list[int] = []  # when the first beat of each burst leaves the queue
-        self._moved = EARLY  # the last beat on the port
+        self._moved = EARLY  # the last beat on the port,
+        self._last_left = EARLY  # and when it left the queue
         self._sliced = EARLY  # when the burst before went to the slice behind the planner
-        self._announced = [EARLY] * SLICE  # and the last ones to the port
+        self._announced = [EARLY] * SLICE  # and all of them to the port
         self._address = EARLY  # when the address before was taken
         self._answers: list[int] = []
 
@@ -79,30 +80,38 @@ class WritePort:
         """Take the next beat."""
         self._entered.append(time)
 
-    def try_many(self, times: Times) -> bool:
-        """Take beats in these cycles, if there is a place for all of them then."""
+    def try_many(self, times: Times, *, ramp: bool = False) -> bool:
+        """Take beats in these cycles, if there is a place for all of them then.
+
+        With ``ramp``, a cycle after each other.
+        """
         count = len(self._entered)
         planner, bursts = copy.copy(self._planner), len(self._starts)
-        before = (self._bucket.x, self._sent, self._moved, self._address, self._sliced)
-        announced = self._announced
-        self._entered.extend(times.tolist())
+        before = (self._sent, self._moved, self._last_left, self._address, self._sliced)
+        credit = self._bucket.x
+        extend(self._entered, times)
         low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
         if high <= low:
             return True
-        if np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]):
+        if ramp:
+            # Beats leave a cycle after each other at the earliest: the last one is the latest.
+            finds_room = high < 2 or self._left(high - 2) < int(times[-1])
+        else:
+            finds_room = bool(np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]))
+        if finds_room:
             return True
         self._planner = planner
-        self._bucket.x, self._sent, self._moved, self._address, self._sliced = before
-        self._announced = announced
+        self._sent, self._moved, self._last_left, self._address, self._sliced = before
+        self._bucket.x = credit
         del self._entered[count:]
         for kept in (self._starts, self._first, self._answers):
             del kept[bursts:]
-        del self._flows[bursts:]
+        del self._flows[bursts:], self._announced[bursts + SLICE :]
         return False
 
     def _rooms(self, low: int, high: int) -> Times:
         """Give :meth:`_room` of beats low … high − 1."""
-        entered = np.array(self._entered[max(low - 1, 0) : high], dtype=np.int64)
+        entered = since(self._entered, max(low - 1, 0), high)
         rooms = entered[-(high - low) :] + 1
         begin = max(low - 1, 0)
         if high - 1 > begin:
@@ -136,25 +145,27 @@ class WritePort:
         start, beats = self._sent, planner.beats
         last = self._entered[start + beats - 1]
         # A slice behind the planner takes a burst when the one two before it is announced.
-        sliced = max(planner.cut(last + COUNTED, self._sliced) + 1, self._announced[-SLICE] + 1)
+        cut = planner.cut(last + COUNTED, self._sliced)
+        self._sliced = sliced = max(cut, self._announced[-SLICE]) + 1
         announced = max(sliced + 1, self._address)
-        if len(answers) >= OUTSTANDING:
+        count = len(answers)
+        if count >= OUTSTANDING:
             announced = max(announced, answers[-OUTSTANDING] + 1)
-        address = announced + 1
-        if len(answers) >= self._slots:
-            address = max(address, answers[-self._slots] + 1)
+        self._announced.append(announced)
+        self._address = address = announced + 1
+        if count >= self._slots:
+            self._address = address = max(address, answers[-self._slots] + 1)
         first = max(announced + LENGTH, self._moved)
-        if start:
-            first = max(first, self._left(start - 1) + 1)
+        if count:
+            first = max(first, self._last_left + 1)
         flow = self._bucket.flow(max(first + PORT, self._moved + 1), beats)
         self._starts.append(start)
         self._flows.append(flow)
         self._first.append(first)
-        self._sent += beats
-        self._moved = flow.at(beats - 1)
-        self._announced = [*self._announced[1:], announced]
-        self._address, self._sliced = address, sliced
-        answer = max(address, self._moved) + self._latency
-        if answers:
+        self._sent = start + beats
+        self._moved = moved = flow.at(beats - 1)
+        self._last_left = max(flow.at(beats - 2), first + beats - 1) if beats > 1 else first
+        answer = max(address, moved) + self._latency
+        if count:
             answer = max(answer, answers[-1] + 1)
         answers.append(answer)

@@ -8,7 +8,7 @@ from sim.peers.base import Cost
 from sim.peers.catalogue import PEERS
 from sim.peers.sparten import Balance, simulate
 from sim.workloads.catalogue import Work
-from sim.workloads.operands import Pruning, operands
+from sim.workloads.operands import Pruning, operands, prunings
 
 #: The two that everything is told about: this project's, and the one it is measured against.
 OURS, RIVAL = "csp-h", "sparten gb-h unstructured"
@@ -35,6 +35,11 @@ class Accelerator:
 
 
 _BALANCES = {Balance.NONE: "no balancing", Balance.GB_S: "GB-S", Balance.GB_H: "GB-H"}
+_WEIGHTS = {
+    Pruning.CASCADE: "weights of CSP-H's cascade",
+    Pruning.UNSTRUCTURED: "unstructured weights at the densities of the cascade",
+    Pruning.PUBLISHED: "unstructured weights at densities that others published",
+}
 _PEERS = {
     "dense": ("dense, 32 × 32", "sim/peers/dense.py: formula, output-stationary array"),
     "scnn": ("SCNN", "sim/peers/scnn.py: formula; ISCA 2017, doi 10.1145/3079856.3080254"),
@@ -56,7 +61,10 @@ def sparten_key(balance: Balance, pruning: Pruning) -> str:
 
 
 def accelerators(*, sparten: bool = True) -> tuple[Accelerator, ...]:
-    """Give all of them, in the order in which they are shown."""
+    """Give all of them, in the order in which they are shown.
+
+    Those with published weights are compared only on networks for which there are some.
+    """
     ours = Accelerator(
         key=OURS,
         title="CSP-H",
@@ -67,7 +75,7 @@ def accelerators(*, sparten: bool = True) -> tuple[Accelerator, ...]:
         Accelerator(
             key=sparten_key(balance, pruning),
             title=f"SparTen {_BALANCES[balance]}, {pruning}",
-            source=f"sim/peers/sparten.py: every broadcast counted on masks, {pruning} weights; "
+            source=f"sim/peers/sparten.py: every broadcast counted on masks, {_WEIGHTS[pruning]}; "
             "MICRO 2019, doi 10.1145/3352460.3358291",
         )
         for balance in reversed(Balance)
@@ -84,7 +92,7 @@ def costs(
         key: peer(work, constants) for key, peer in PEERS.items() if key != OURS
     }
     if sparten:
-        for pruning in Pruning:
+        for pruning in prunings(work):
             masks = operands(work, pruning, seed=seed)
             for balance, cost in simulate(work, masks, constants=constants).items():
                 found[sparten_key(balance, pruning)] = cost

@@ -48,7 +48,7 @@ def rows(record: Comparison) -> Iterator[dict[str, Any]]:
     for network in record.networks:
         for layer in network.layers:
             work = layer.work
-            for one in record.accelerators:
+            for one in record.shown(network):
                 yield {
                     "network": network.name,
                     "layer": layer.name,
@@ -58,7 +58,7 @@ def rows(record: Comparison) -> Iterator[dict[str, Any]]:
                     "input_density": work.inputs,
                     **cost_fields(layer.costs[one.key]),
                 }
-        for one in record.accelerators:
+        for one in record.shown(network):
             yield {
                 "network": network.name,
                 "layer": "",
@@ -94,6 +94,7 @@ def _network(network: NetworkRecord) -> dict[str, Any]:
                 "macs": shape.macs,
                 "weight_density": layer.work.weights,
                 "input_density": layer.work.inputs,
+                "published_weight_density": layer.work.published,
                 "roof": dataclasses.asdict(layer.roof),
                 "components_pJ": dict(ours.components),
                 "costs": {key: cost_fields(cost) for key, cost in layer.costs.items()},
@@ -104,6 +105,7 @@ def _network(network: NetworkRecord) -> dict[str, Any]:
         "macs": network.macs,
         "weight_source": network.workload.weight_source,
         "activation_source": network.workload.activation_source,
+        "published_weight_source": network.workload.published_source,
         "totals": {key: cost_fields(cost) for key, cost in network.totals.items()},
         "components_pJ": dict(network.ours.components),
         "energy_chain_pJ": [dataclasses.asdict(step) for step in network.energy_chain],
@@ -126,7 +128,7 @@ def as_json(record: Comparison) -> str:
         "seed": record.seed,
         "hardware": json.loads(record.config.core.config.to_json()),
         "provenance": dict(record.provenance),
-        "accelerators": [dataclasses.asdict(one) for one in record.accelerators],
+        "accelerators": [dataclasses.asdict(one) for one in record.all_shown],
         "constants": {name: dataclasses.asdict(quantity) for name, quantity in page.quantities()},
         "equal_area": [
             dataclasses.asdict(way) for way in page.equal_areas(record.config.core.elements)

@@ -49,7 +49,7 @@ def always_busy(network: NetworkRecord, cost: Cost) -> float:
 def energy_bars(record: Comparison, network: NetworkRecord) -> str:
     """Draw everyone's energy by part; behind it, faint, what refetched inputs add."""
     rows = []
-    for one in record.accelerators:
+    for one in record.shown(network):
         cost = network.totals[one.key]
         parts = cost.energy()
         slices = [
@@ -76,10 +76,20 @@ def energy_bars(record: Comparison, network: NetworkRecord) -> str:
     return svg.bars(rows, label=f"Energy of {network.name} by part", unit="mJ an image")
 
 
+def cycles(cost: Cost) -> float:
+    """Give the cycles of a layer or network."""
+    return cost.cycles
+
+
+def energy(cost: Cost) -> float:
+    """Give its energy, pJ, inputs fetched again where the accelerator does."""
+    return cost.total(refetch=True)
+
+
 def speed_bars(record: Comparison, network: NetworkRecord) -> str:
     """Draw everyone's speed over an array that is always busy."""
     rows = []
-    for colour, one in enumerate(record.accelerators):
+    for colour, one in enumerate(record.shown(network)):
         cost = network.totals[one.key]
         speed = always_busy(network, cost) / cost.cycles
         family = 0 if one.key == OURS else 4 if one.key.startswith("sparten") else 7
@@ -208,7 +218,7 @@ def unit_cycles(
 ) -> list[tuple[str, tuple[float, float, float, float]]]:
     """Give shares of SparTen's unit-cycles: useful, barrier, no filter, cluster done."""
     found = []
-    for one in record.accelerators:
+    for one in record.shown(network):
         cost = network.totals[one.key]
         if isinstance(cost, SparTenCost):
             whole = cost.cycles * cost.units
@@ -386,6 +396,8 @@ def _environment() -> jinja2.Environment:
         "RIVAL_CASCADE": RIVAL_CASCADE,
         "DRAM_BITS": sensitivity.DRAM_BITS,
         "always_busy": always_busy,
+        "cycles": cycles,
+        "energy": energy,
         "energy_bars": energy_bars,
         "speed_bars": speed_bars,
         "layer_chart": layer_chart,

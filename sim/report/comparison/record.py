@@ -140,6 +140,16 @@ class Comparison:
     seed: int = 0
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def shown(self, network: NetworkRecord) -> tuple[Accelerator, ...]:
+        """Give the accelerators that there are figures of."""
+        return tuple(one for one in self.accelerators if one.key in network.totals)
+
+    @property
+    def all_shown(self) -> tuple[Accelerator, ...]:
+        """Those that there are figures of on any network."""
+        keys = {key for network in self.networks for key in network.totals}
+        return tuple(one for one in self.accelerators if one.key in keys)
+
     def title(self, key: str) -> str:
         """Give the name of an accelerator for people."""
         return next(one.title for one in self.accelerators if one.key == key)
@@ -185,10 +195,11 @@ def compare(
         layers.append(LayerRecord(work=work, costs={OURS: ours, **others}, roof=roof))
         done += size
     sweeps = []
+    left, rest = 1 - done / whole, len(sensitivity.PARAMETERS) + 1
     for number, parameter in enumerate(sensitivity.PARAMETERS):
-        share = number / len(sensitivity.PARAMETERS)
-        tell(parameter.name, done / whole + (1 - done / whole) * share)
+        tell(parameter.name, 1 - left * (rest - number) / rest)
         sweeps.append(sensitivity.sweep(network, parameter, config, constants, seed=seed))
+    tell("levers", 1 - left / rest)
     return NetworkRecord(
         workload=network,
         layers=tuple(layers),
