@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save_file
 from csp_algo import cascade
 from csp_hw.config import preset
 from sim.workloads import minilm, wordnet
-from sim.workloads.encoder_integers import golden_linear, integer_layers
+from sim.workloads.encoder_integers import hosted_layers, hosted_linear
 from sim.workloads.encoder_pruning import linear_inputs, moments_of, pruned, reordered
 from sim.workloads.minilm import Encoder, Ids, Linear
 from sim.workloads.retrieval import Mean, Quality, quality
@@ -85,8 +85,8 @@ class Bench:
     def integers(self, title: str, encoder: Encoder) -> None:
         """Measure an encoder whose linear layers are integers."""
         inputs = linear_inputs(encoder, self.calibration.all)
-        networks = integer_layers(encoder, inputs, cols=CONFIG.cols, period=CONFIG.max_period)
-        self.line(f"{title}, int8", encoder, golden_linear(networks))
+        layers = hosted_layers(encoder, inputs, cols=CONFIG.cols, period=CONFIG.max_period)
+        self.line(f"{title}, int8", encoder, hosted_linear(layers))
 
     def cascade(self, target: float) -> tuple[Encoder, Encoder]:
         """Give the dense network re-ordered, and pruned."""
