@@ -96,7 +96,7 @@ def test_integers_are_near_the_floats_and_outliers_spoil_nothing(rng):
         assert 0 < np.median(difference) < 0.02, name
     assert layers[name].images(x).shape == (len(x), 1, 1, 48)
     cosines = (encoder.embed(texts, compute) * encoder.embed(texts)).sum(axis=1)
-    assert cosines.min() > 0.99
+    assert np.median(cosines) > 0.999
 
 
 def test_a_channel_and_a_filter_of_zeros_are_possible(rng):
