@@ -46,6 +46,7 @@ class Texts(NamedTuple):
 
     @property
     def all(self) -> list[Ids]:
+        """Both."""
         return self.words + self.definitions
 
 
@@ -119,7 +120,7 @@ def distilled(
             if step % 100 == 99 or step + 1 == len(chosen):
                 took = time.perf_counter() - start
                 mean = np.mean(losses[-100:])
-                print(f"  {step + 1}/{len(chosen)} steps, {took:.0f} s, loss {mean:.4f}", flush=True)
+                print(f"  {step + 1}/{len(chosen)}: {took:.0f} s, loss {mean:.4f}", flush=True)
 
         tensors = distil(
             teacher.tensors,

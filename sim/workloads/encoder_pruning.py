@@ -129,6 +129,6 @@ def _inside_heads(units: Moments, block: str, heads: int) -> tuple[Indices, Indi
 
     def order(each: npt.NDArray[np.float64]) -> Indices:
         inside = np.argsort(-each, axis=1, kind="stable")
-        return (first * each.shape[1] + inside[first[:, 0]]).ravel()
+        return np.asarray((first * each.shape[1] + inside[first[:, 0]]).ravel())
 
     return order(pairs), order(values)

@@ -12,7 +12,7 @@ from csp_algo.errors import CspError
 from sim.workloads import minilm, retrieval, wordnet
 from sim.workloads.encoder_integers import hosted_layers, hosted_linear
 from sim.workloads.encoder_pruning import linear_inputs, moments_of, pruned, reordered
-from tests.sim.encoders import small_encoder, random_texts
+from tests.sim.encoders import random_texts, small_encoder
 
 COLS = 4
 
@@ -49,12 +49,12 @@ def test_a_tensor_that_is_missing_or_of_another_shape_is_named(rng):
     with pytest.raises(CspError, match=r"^encoder: .*1.*key.weight is \[15, 16\], not \[16, 16\]$"):
         minilm.Encoder(tensors=tensors, heads=4)
     del tensors[name]
-    with pytest.raises(CspError, match=r"^encoder: there is no tensor encoder\.layer\.1\..*weight$"):
+    with pytest.raises(CspError, match=r"^encoder: there is no tensor encoder\.layer\.1\.at"):
         minilm.Encoder(tensors=tensors, heads=4)
-    with pytest.raises(CspError, match="^encoder: 5 heads do not divide a width of 16$"):
+    with pytest.raises(CspError, match=r"^encoder: 5 heads do not divide a width of 16$"):
         minilm.Encoder(tensors={**tensors, name: whole}, heads=5)
     tensors = {name: each for name, each in tensors.items() if not name.startswith("encoder")}
-    with pytest.raises(CspError, match="^encoder: there are no blocks$"):
+    with pytest.raises(CspError, match=r"^encoder: there are no blocks$"):
         minilm.Encoder(tensors=tensors, heads=4)
 
 
@@ -162,7 +162,7 @@ def test_wordnet_is_read(tmp_path):
     assert nouns[0] == (("entity",), "that which is known or inferred to exist", 3)
     assert nouns[1] == (("hot dog", "frank"), "a smooth sausage that is eaten warm", 5)
     path.write_text(LINES + "0000 06 n 0z pot 0 000 | a vessel\n")
-    with pytest.raises(CspError, match=r"data\.noun: line 8 is no noun of WordNet: '0000 06 n 0z p"):
+    with pytest.raises(CspError, match=r"data\.noun: line 8 is no noun of WordNet: '0000 06 n"):
         wordnet.load(path)
     with pytest.raises(CspError, match=r"^there is no .*/none: sudo apt-get install wordnet-base$"):
         wordnet.load(tmp_path / "none")
@@ -178,5 +178,5 @@ def test_held_nouns_share_nothing_with_each_other_and_the_rest(tmp_path):
         # and a short definition may be learned from, not measured with.
         assert {noun.words[-1].lower() for noun in held} == {"entity", "frank", "pot"}
         assert {noun.words[0] for noun in rest} == {"pan", "tin"}
-    with pytest.raises(CspError, match="^there are 3 nouns to hold, not 4$"):
+    with pytest.raises(CspError, match=r"^there are 3 nouns to hold, not 4$"):
         wordnet.split(nouns, 4)
