@@ -96,7 +96,7 @@ def places_of(similarities: Floats) -> Ints:
 def spearman(one: Floats, other: Floats) -> float:
     """Give Spearman's correlation of two arrays without equals."""
     ranks = np.stack([np.argsort(np.argsort(values)) for values in (one, other)])
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def _cosines(embeddings: Floats) -> Floats:
