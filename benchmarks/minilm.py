@@ -5,9 +5,9 @@
 
 Needs the packages of ``python tools/environment.py .venv models``, Debian's wordnet-base, and for
 ``--distil`` those of ``python tools/environment.py .venv train``. Texts are nouns of WordNet and
-their definitions: 2,000 to measure with, 200 others for scales and moments, ``--nouns`` more to distil
-with, in WordNet's order, field by field, so that with fewer than all some fields are never seen;
-no two of these sets share a word or a definition. What was distilled is kept in ``--work``.
+their definitions: 2,000 to measure with, 200 others for scales and moments, ``--nouns`` more to
+distil with, in WordNet's order, field by field, so that some fields are never seen. No two of these
+sets share a word or a definition. What was distilled is kept in ``--work``.
 
 Each line: share of zeros of the 36 linear layers, least and most; definitions that find their own
 words first among all; mean of 1 / place; definitions whose nearest one is of the same field; rank
