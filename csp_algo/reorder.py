@@ -9,7 +9,7 @@ sum is rounded (t = 0) or clipped, to rounding in floats.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -192,16 +192,36 @@ def orders_for(
         counting = [name for name in names if name in targets and layers[name].geometry.groups == 1]
         if not counting:
             continue
-        matrices = [
-            _unit(layers[name].matrices[0], None if moments is None else moments[name][0])
+        matrices = {
+            name: unit(layers[name].matrices[0], None if moments is None else moments[name][0])
             for name in counting
-        ]
-        norms = sum((np.square(matrix).sum(axis=1) for matrix in matrices), np.zeros(1))
-        order = np.argsort(-norms, kind="stable")
-        if refine:
-            order = _exchanged(matrices, {name: targets[name] for name in counting}, order, cols)
-        chosen[root] = order
+        }
+        chosen[root] = shared_order(matrices, targets, cols, refine=refine)
     return Orders(channels=channels, chosen=chosen)
+
+
+def shared_order(
+    matrices: Mapping[str, Floats],
+    targets: Mapping[str, float],
+    cols: int,
+    *,
+    refine: bool = True,
+) -> Indices:
+    """Give one order of the filters of some layers, as :func:`orders_for` chooses it, int64 [M].
+
+    Parameters
+    ----------
+    matrices : mapping of layer name to float64 [M, J]
+        As large as what they do: :func:`unit`.
+    targets : mapping of layer name to share of zeros
+    cols : int
+        Filters of a chunk.
+    refine : bool
+        Whether filters change places after they were sorted.
+    """
+    norms = sum((np.square(matrix).sum(axis=1) for matrix in matrices.values()), np.zeros(1))
+    order = np.argsort(-norms, kind="stable")
+    return _exchanged(matrices, targets, order, cols) if refine else order
 
 
 def reorder_floats(network: FloatNetwork, orders: Orders) -> FloatNetwork:
@@ -266,23 +286,23 @@ def _moved_weights(
     return moved if layer.geometry.groups > 1 else moved[:, orders.of(layer.input)]
 
 
-def _unit(matrix: Floats, moments: Floats | None) -> Floats:
+def unit(matrix: Floats, moments: Floats | None) -> Floats:
     """Give weights [M, J] as large as what they do to the outputs, their mean square 1."""
     weighed = matrix if moments is None else matrix * np.sqrt(moments)
     return np.asarray(weighed / (np.sqrt(np.mean(np.square(weighed))) or 1.0))
 
 
 def _exchanged(
-    matrices: Sequence[Floats], targets: Mapping[str, float], order: Indices, cols: int
+    matrices: Mapping[str, Floats], targets: Mapping[str, float], order: Indices, cols: int
 ) -> Indices:
     """Let filters change places while the kept squared norm grows."""
     best, most = order, -1.0
     starts = np.arange(0, len(order), cols)
     for _ in range(ROUNDS):
         worth = np.zeros((len(order), len(starts)))
-        for matrix, (name, target) in zip(matrices, targets.items(), strict=True):
+        for name, matrix in matrices.items():
             _, (counts,) = prefix.price_for_sparsity(
-                [matrix[order]], cols, target, name=f"layer {name}"
+                [matrix[order]], cols, targets[name], name=f"layer {name}"
             )
             alive = counts[:, None] > np.arange(len(starts))
             worth += np.square(matrix) @ alive
