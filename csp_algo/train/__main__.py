@@ -21,6 +21,7 @@ NETWORKS: dict[str, Callable[[], Recipe]] = {
 COMMANDS: dict[str, Callable[[Recipe, Sequence[str] | None], int]] = {
     "train": commands.train,
     "choose": commands.choose,
+    "compare": commands.compare,
     "ablate": commands.ablate,
 }
 

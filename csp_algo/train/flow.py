@@ -40,7 +40,7 @@ EPOCH_LIMIT = 10_000
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
-YOUNGER = frozenset({"method", "q", "keep", "acc_bits", "aware", "images"})
+YOUNGER = frozenset({"method", "q", "keep", "acc_bits", "aware", "images", "control"})
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
 
@@ -74,6 +74,8 @@ class Plan:
         Epochs of quantisation-aware fine-tuning.
     images : int, optional
         Only the first images of the training set are used, held ones included; all if not given.
+    control : bool
+        The dense network to compare with: the same stages without penalty and masks.
 
     Raises
     ------
@@ -95,6 +97,7 @@ class Plan:
     acc_bits: int = 24
     aware: int = 0
     images: int | None = None
+    control: bool = False
 
     def __post_init__(self) -> None:
         check_int("cols", self.cols, 1, COLS_LIMIT)
@@ -123,7 +126,8 @@ class Plan:
     def stages(self) -> tuple[schedule.Stage, ...]:
         """Give the four stages; each has its own seed."""
         dense, regularised, fine = self.epochs
-        strength = 0.0 if self.method.penalty is None else self.strength
+        free = self.control or self.method.penalty is None
+        strength = 0.0 if free else self.strength
         return (
             schedule.Stage(name="dense", epochs=dense, rate=0.05, seed=self.seed),
             schedule.Stage(
@@ -191,14 +195,17 @@ class Learnt:
         After the dense stage.
     model : nn.Module
         Pruned and fine-tuned, in floats; masks are taken off.
+    quantised : Network
+        In integers, as quantisation made them.
     network : Network
-        In integers.
+        The same after quantisation-aware fine-tuning, if the plan asks for it.
     log : list of Row
     """
 
     plan: Plan
     dense: nn.Module
     model: nn.Sequential
+    quantised: Network
     network: Network
     log: list[schedule.Row]
 
@@ -321,14 +328,17 @@ class _Run:
         if self.stages["regularised"].strength:
             self._depends(cols=self.plan.cols, method=self.plan.method, exempt=sorted(self.exempt))
         self._train(self.model, "regularised", pull=self._pull())
-        self._depends(
-            cols=self.plan.cols, method=self.plan.method, targets=self.targets, q=self.plan.q
-        )
-        self._prune()
+        if self.plan.control:
+            self._depends(control=True)
+        else:
+            self._depends(
+                cols=self.plan.cols, method=self.plan.method, targets=self.targets, q=self.plan.q
+            )
+            self._prune()
         self._train(self.model, "fine")
         pruner.release(self.model)
         floats = float_network(self.recipe, self.model)
-        network = quantised(self.recipe, self.plan, floats, self.training[:CALIBRATION])
+        first = network = quantised(self.recipe, self.plan, floats, self.training[:CALIBRATION])
         self._int8(network)
         if self.plan.aware:
             self._depends(period=self.plan.period, acc_bits=self.plan.acc_bits)
@@ -336,7 +346,14 @@ class _Run:
             self._train(aware, "aware", measure=AwareNetwork.zeros)
             network = aware.export()
             self._int8(network)
-        return Learnt(plan=self.plan, dense=dense, model=self.model, network=network, log=self.log)
+        return Learnt(
+            plan=self.plan,
+            dense=dense,
+            model=self.model,
+            quantised=first,
+            network=network,
+            log=self.log,
+        )
 
     def _pull(self) -> schedule.Pull | None:
         penalty = self.plan.method.penalty
