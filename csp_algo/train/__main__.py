@@ -10,11 +10,13 @@ from csp_algo.train import (
     fashion_mnist,
     fashion_mnist_resnet8,
     fashion_mnist_resnet20,
+    fashion_mnist_wide,
 )
 from csp_algo.train.flow import Recipe
 
 NETWORKS: dict[str, Callable[[], Recipe]] = {
     "fashion_mnist": fashion_mnist.recipe,
+    "fashion_mnist_wide": fashion_mnist_wide.recipe,
     "fashion_mnist_resnet8": fashion_mnist_resnet8.recipe,
     "fashion_mnist_resnet20": fashion_mnist_resnet20.recipe,
 }

@@ -166,6 +166,12 @@ def test_only_one_process(folder, capsys, monkeypatch):
 def test_nothing_is_compared_without_widths(tmp_path):
     with pytest.raises(compare.CspError, match=r"^bits must be different values, not \[\]$"):
         compare.compare(
-            RECIPE, PLAN, striped(280), lambda: striped(9), seeds=[1], bits=[], work=tmp_path,
+            RECIPE,
+            PLAN,
+            striped(280),
+            lambda: striped(9),
+            seeds=[1],
+            bits=[],
+            work=tmp_path,
             out=tmp_path,
         )
