@@ -151,7 +151,7 @@ class AwareLayer(nn.Module):
         if layer.dtype is ActDtype.INT32:
             v = sums.double() * 2.0**layer.acc_shift + self._bias()
             return v.clamp(layer.dtype.low, layer.dtype.high)
-        # rhu(v · mult, s) = ⌊acc · 2^t · mult / 2^s + bias · mult / 2^s + ½⌋, without the ½ at s = 0.
+        # rhu(v · mult, s) = ⌊(acc · 2^t + bias) · mult / 2^s + ½⌋, without the ½ at s = 0.
         ratio = self.mult / self.divisor
         offset = self._bias() * ratio + torch.where(self.divisor > 1, 0.5, 0.0)
         z = affine(sums, ratio * 2.0**layer.acc_shift, offset)

@@ -175,6 +175,9 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=int, default=usual.images, help="use only the first of the training set"
     )
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="layers of the float stages compute in bfloat16"
+    )
     parser.add_argument("--threads", type=int, default=usual.threads)
     parser.add_argument(
         "--target",
@@ -204,6 +207,7 @@ def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
         validation=chosen.validation,
         images=chosen.images,
         threads=chosen.threads,
+        bfloat16=chosen.bfloat16,
     )
 
 

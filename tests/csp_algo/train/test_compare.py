@@ -113,6 +113,14 @@ def test_a_control_is_dense_and_trained_as_long(folder, capsys):
         np.testing.assert_array_equal(layer.weights(), before)
 
 
+def test_bfloat16_is_not_for_the_integers(folder):
+    plan = dataclasses.replace(PLAN, bfloat16=True)
+    assert [stage.bfloat16 for stage in plan.stages()] == [True, True, True, False]
+    assert commands.train(RECIPE, options(folder, "--validation", "80", "--bfloat16")) == 0
+    network = container.load(folder / "out" / "network.csp")
+    assert '"bfloat16": true' in network.metadata["plan"]
+
+
 def finding(seed: int, network: str, numbers: str, test: float | None, **more: object) -> Finding:
     given = {"epochs": 4, "sparsity": 80.0, "validation": 50.0, "acc_bits": None}
     return Finding(seed=seed, network=network, numbers=numbers, test=test, **{**given, **more})
