@@ -8,6 +8,7 @@ What is zero stays zero, so a cascade stays one.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,6 @@ class AwareLayer(nn.Module):
 
     def _sums(self, x: torch.Tensor) -> torch.Tensor:
         """Give the partial sums after the last run, [N, Ho, Wo, M]."""
-        shape = self.layer.geometry
         integers = self.integers()
         with torch.no_grad():
             reach = int(integers.abs().sum(2).max()) * int(x.abs().max()) if x.numel() else 0
@@ -183,6 +183,11 @@ class AwareLayer(nn.Module):
             # No prefix of any sum can saturate: the order of the additions does not matter.
             kind = torch.float32 if reach <= FLOAT32_EXACT else torch.float64
             return self._convolution(x.to(kind), integers.to(kind))
+        return self._blocks(x, integers.float())
+
+    def _blocks(self, x: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:
+        """Give the sums [N, Ho, Wo, M] of a layer, block after block."""
+        shape = self.layer.geometry
         windows = _windows(
             x, shape.out_shape[:2], shape.kernel, shape.stride, shape.padding, shape.dilation
         )
@@ -191,7 +196,7 @@ class AwareLayer(nn.Module):
         pixels = split.permute(4, 0, 1, 2, 3, 5).reshape(shape.groups, -1, shape.taps)
         sums = [
             self._group(part, weights, kept)
-            for part, weights, kept in zip(pixels, integers.float(), self.mask.any(1), strict=True)
+            for part, weights, kept in zip(pixels, integers, self.mask.any(1), strict=True)
         ]
         return torch.cat(sums, dim=1).reshape(len(x), *shape.out_shape)
 
@@ -237,14 +242,30 @@ def _windows(
     """Give the windows [N, Ho, Wo, R·S, C] of a map [N, H, W, C], 0 outside of it."""
     top, left, bottom, right = padding
     padded = nn.functional.pad(x, (0, 0, left, right, top, bottom))
-    taps = []
+    places = []
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             y, z = row * dilation[0], column * dilation[1]
             down = slice(y, y + (out[0] - 1) * stride[0] + 1, stride[0])
             along = slice(z, z + (out[1] - 1) * stride[1] + 1, stride[1])
-            taps.append(padded[:, down, along])
-    return torch.stack(taps, dim=3)
+            places.append((down, along))
+    return _Windows.apply(padded, places)
+
+
+class _Windows(torch.autograd.Function):
+    """Gathers taps; autograd's own way back makes a whole map of zeros for each of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, places: list[tuple[slice, slice]]) -> torch.Tensor:
+        ctx.shape, ctx.places = x.shape, places
+        return torch.stack([x[:, down, along] for down, along in places], dim=3)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = grad.new_zeros(ctx.shape)
+        for tap, (down, along) in enumerate(ctx.places):
+            total[:, down, along] += grad[:, :, :, tap]
+        return total, None
 
 
 def _padded(node: Pool, x: torch.Tensor, *, fill: float) -> torch.Tensor:
