@@ -168,6 +168,12 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
     parser.add_argument(
         "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
     )
+    parser.add_argument(
+        "--aware-images",
+        type=int,
+        default=usual.aware_images,
+        help="only the first training images in these epochs",
+    )
     parser.add_argument("--acc-bits", type=int, default=usual.acc_bits, help="of a partial sum")
     parser.add_argument(
         "--validation", type=int, default=usual.validation, help="images that are not trained on"
@@ -202,6 +208,7 @@ def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
         keep=chosen.keep,
         epochs=tuple(chosen.epochs),
         aware=chosen.aware,
+        aware_images=chosen.aware_images,
         acc_bits=chosen.acc_bits,
         targets=dict(usual.targets) if chosen.target is None else _targets(chosen.target),
         validation=chosen.validation,

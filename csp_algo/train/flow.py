@@ -40,7 +40,9 @@ EPOCH_LIMIT = 10_000
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
-YOUNGER = frozenset({"method", "q", "keep", "acc_bits", "aware", "images", "bfloat16", "control"})
+YOUNGER = frozenset(
+    {"method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16", "control"}
+)
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
 
@@ -74,6 +76,8 @@ class Plan:
         Epochs of quantisation-aware fine-tuning.
     images : int, optional
         Only the first images of the training set are used, held ones included; all if not given.
+    aware_images : int, optional
+        Quantisation-aware fine-tuning sees only the first of the training images.
     bfloat16 : bool
         Layers compute in bfloat16 in the stages of floats, which some CPUs do faster.
     control : bool
@@ -99,6 +103,7 @@ class Plan:
     acc_bits: int = 24
     aware: int = 0
     images: int | None = None
+    aware_images: int | None = None
     bfloat16: bool = False
     control: bool = False
 
@@ -109,8 +114,9 @@ class Plan:
         for name, epochs in zip(STAGES, (*self.epochs, self.aware), strict=True):
             check_int(f"epochs of stage {name}", epochs, 0, EPOCH_LIMIT)
         check_int("validation", self.validation, 1, IMAGE_LIMIT)
-        if self.images is not None:
-            check_int("images", self.images, 1, IMAGE_LIMIT)
+        for name, count in (("images", self.images), ("aware_images", self.aware_images)):
+            if count is not None:
+                check_int(name, count, 1, IMAGE_LIMIT)
         if not (math.isfinite(self.strength) and self.strength >= 0):
             raise CspError(f"strength must be finite and not negative, not {self.strength}")
 
@@ -322,6 +328,8 @@ class _Run:
         split = len(training) - plan.validation
         if split < 1:
             raise CspError(f"{plan.validation} of {len(training)} images leave none to train on")
+        if plan.aware_images is not None and plan.aware_images > split:
+            raise CspError(f"aware_images is {plan.aware_images}, there are {split} to train on")
         self.training, self.held = training[:split], training[split:]
         self.learnt = data.to_tensor(self.training)
         self.validation = data.to_tensor(self.held)
@@ -358,6 +366,9 @@ class _Run:
         self._int8(network)
         if self.plan.aware:
             self._depends(period=self.plan.period, acc_bits=self.plan.acc_bits)
+            if self.plan.aware_images is not None:
+                self._depends(aware_images=self.plan.aware_images)
+                self.learnt = data.to_tensor(self.training[: self.plan.aware_images])
             aware = AwareNetwork(floats, network, acc_bits=self.plan.acc_bits)
             self._train(aware, "aware", measure=AwareNetwork.zeros)
             network = aware.export()

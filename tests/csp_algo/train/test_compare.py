@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs the extra 'train': make train-test")
 
 from csp_algo import container
-from csp_algo.train import commands, compare, data, flow
+from csp_algo.train import commands, compare, data, flow, schedule
 from csp_algo.train.compare import Finding, summarise
 from sim import golden
 from tests.csp_algo.train import driver
@@ -119,6 +119,27 @@ def test_bfloat16_is_not_for_the_integers(folder):
     assert commands.train(RECIPE, options(folder, "--validation", "80", "--bfloat16")) == 0
     network = container.load(folder / "out" / "network.csp")
     assert '"bfloat16": true' in network.metadata["plan"]
+
+
+def test_integers_may_be_tuned_on_fewer_images(monkeypatch):
+    seen = []
+    train = schedule.train
+
+    def spy(model, stage, pixels, labels, **options):
+        seen.append((stage.name, len(pixels), len(labels)))
+        return train(model, stage, pixels, labels, **options)
+
+    monkeypatch.setattr(schedule, "train", spy)
+    training = striped(280)
+    plan = dataclasses.replace(PLAN, aware_images=130)
+    flow.learn(RECIPE, plan, training)
+    assert seen[2:] == [("fine", 200, 200), ("aware", 130, 130)]
+    message = r"^aware_images must be 1 … 2147483647, not 0$"
+    with pytest.raises(compare.CspError, match=message):
+        dataclasses.replace(PLAN, aware_images=0)
+    more = dataclasses.replace(PLAN, aware_images=201)
+    with pytest.raises(compare.CspError, match=r"^aware_images is 201, there are 200 to train on$"):
+        flow.learn(RECIPE, more, training)
 
 
 def finding(seed: int, network: str, numbers: str, test: float | None, **more: object) -> Finding:
