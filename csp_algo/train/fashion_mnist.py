@@ -18,7 +18,7 @@ from csp_algo.train import commands, flow
 TARGETS = {"conv2": 0.45, "conv3": 0.6, "conv4": 0.7, "conv5": 0.8, "linear6": 0.86}
 
 
-def build_model(*, last: int = 64) -> nn.Sequential:
+def build_model(*, hidden: int = 128) -> nn.Sequential:
     """Give the untrained network: five 3×3 convolutions, three pools, two linear layers.
 
     201,568 weights of convolutions and linear layers, 8 million multiply-accumulates an image.
@@ -26,8 +26,8 @@ def build_model(*, last: int = 64) -> nn.Sequential:
 
     Parameters
     ----------
-    last : int
-        Filters of the last convolution.
+    hidden : int
+        Outputs of the first linear layer.
     """
     parts: list[tuple[str, nn.Module]] = []
 
@@ -43,13 +43,13 @@ def build_model(*, last: int = 64) -> nn.Sequential:
     convolution(3, 32, 32)
     convolution(4, 32, 64)
     parts.append(("pool4", nn.MaxPool2d(2)))  # 14 → 7
-    convolution(5, 64, last)
+    convolution(5, 64, 64)
     parts.append(("pool5", nn.MaxPool2d(2, ceil_mode=True)))  # 7 → 4
     parts.append(("flatten", nn.Flatten()))
-    parts.append(("linear6", nn.Linear(4 * 4 * last, 128, bias=False)))
-    parts.append(("norm6", nn.BatchNorm1d(128)))
+    parts.append(("linear6", nn.Linear(4 * 4 * 64, hidden, bias=False)))
+    parts.append(("norm6", nn.BatchNorm1d(hidden)))
     parts.append(("relu6", nn.ReLU(inplace=True)))
-    parts.append(("linear7", nn.Linear(128, 10)))
+    parts.append(("linear7", nn.Linear(hidden, 10)))
     return nn.Sequential(OrderedDict(parts)).to(memory_format=torch.channels_last)
 
 

@@ -40,12 +40,12 @@ def test_the_wider_network_compiles_and_its_integers_follow_the_floats():
     torch.manual_seed(1)
     model = fashion_mnist_wide.build_model().eval()
     layers = prunable(model)
-    assert sum(layer.weight.numel() for layer in layers.values()) == 369_552
+    assert sum(layer.weight.numel() for layer in layers.values()) == 598_672
     pruned = pruner.prune(model, fashion_mnist_wide.TARGETS, 8)
     assert set(pruned) == set(layers) - {"conv1", "linear7"}
     pruner.release(model)
     zero = sum(int((layer.weight == 0).sum()) for layer in prunable(model).values())
-    assert zero > 0.8 * 369_552
+    assert zero > 0.8 * 598_672
     source = Input(name="image", shape=(28, 28, 1), dtype=ActDtype.UINT8, scale=1 / 255)
     assert compiled(model, source) >= 7
 
