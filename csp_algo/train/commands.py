@@ -117,6 +117,9 @@ def compare(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--bits", type=int, nargs="+", default=[24, 16, 8], help="of partial sums; default 24 16 8"
     )
+    parser.add_argument(
+        "--held", action="store_true", help="do not look at test images, only at held ones"
+    )
     _strength(parser, recipe.plan)
     chosen = parser.parse_args(arguments)
 
@@ -128,7 +131,7 @@ def compare(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
             recipe,
             plan,
             training,
-            lambda: data.read_images(chosen.data, "t10k"),
+            None if chosen.held else lambda: data.read_images(chosen.data, "t10k"),
             seeds=chosen.seeds,
             bits=chosen.bits,
             work=chosen.work,

@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import io
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -62,11 +62,14 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What findings of all seeds have in common, over test images; losses are means, in points.
+    """What findings of all seeds have in common; losses are means, in points.
 
     Attributes
     ----------
+    images : ``test``, or ``held`` as long as test images were not looked at
     network, numbers, acc_bits, epochs : of the findings
+    seeds : int
+        How many.
     sparsity : float
         The least of all seeds.
     mean, low, high : float
@@ -79,10 +82,12 @@ class Summary:
         To the control of the same seed in floats.
     """
 
+    images: str
     network: str
     numbers: str
     acc_bits: int | None
     epochs: int
+    seeds: int
     sparsity: float
     mean: float
     low: float
@@ -100,7 +105,7 @@ def compare(
     recipe: flow.Recipe,
     plan: flow.Plan,
     training: data.Images,
-    read_test: Callable[[], data.Images],
+    read_test: Callable[[], data.Images] | None,
     *,
     seeds: Sequence[int],
     bits: Sequence[int],
@@ -113,8 +118,8 @@ def compare(
     ----------
     plan : Plan
         What all have in common but seed and ``acc_bits``.
-    read_test : function
-        Called once, when all is trained.
+    read_test : function, optional
+        Called once, when all is trained; without it no test image is looked at.
     seeds, bits : of int
         Seeds, and widths of a partial sum; the control has the largest.
     work : Path
@@ -143,6 +148,8 @@ def compare(
             found += _findings(learnt, floats=width == bits[0])
             write_table([finding for finding, _ in found], table)
             container.save(learnt.network, out / f"seed{seed}-{width}bit.csp")
+    if read_test is None:
+        return [finding for finding, _ in found]
     test = read_test()
     findings = [dataclasses.replace(finding, test=judge(test)) for finding, judge in found]
     write_table(findings, table)
@@ -194,44 +201,48 @@ def _judge_integers(network: Network, acc_bits: int) -> Judge:
     )
 
 
-def summarise(findings: Iterable[Finding]) -> list[Summary]:
+def summarise(findings: Sequence[Finding]) -> list[Summary]:
     """Give one summary for each network, kind of numbers and width, in the order found."""
-    known = [finding for finding in findings if finding.test is not None]
+    looked = any(finding.test is not None for finding in findings)
+
+    def right(finding: Finding) -> float:
+        if not looked:
+            return finding.validation
+        assert finding.test is not None
+        return finding.test
+
     controls = {
-        (finding.seed, finding.numbers): _test(finding)
-        for finding in known
+        (finding.seed, finding.numbers): right(finding)
+        for finding in findings
         if finding.network == CONTROL
     }
     groups: dict[tuple[str, str, int | None], list[Finding]] = {}
-    for finding in known:
+    for finding in findings:
         key = (finding.network, finding.numbers, finding.acc_bits)
         groups.setdefault(key, []).append(finding)
     summaries = []
     for (network, numbers, bits), group in groups.items():
-        tests = [_test(each) for each in group]
-        losses = [controls[each.seed, numbers] - _test(each) for each in group]
-        float_losses = [controls[each.seed, FLOAT] - _test(each) for each in group]
+        shares = [right(each) for each in group]
+        losses = [controls[each.seed, numbers] - right(each) for each in group]
+        float_losses = [controls[each.seed, FLOAT] - right(each) for each in group]
         summaries.append(
             Summary(
+                images="test" if looked else "held",
                 network=network,
                 numbers=numbers,
                 acc_bits=bits,
                 epochs=group[0].epochs,
+                seeds=len(group),
                 sparsity=min(each.sparsity for each in group),
-                mean=statistics.mean(tests),
-                low=min(tests),
-                high=max(tests),
-                deviation=statistics.stdev(tests) if len(tests) > 1 else None,
+                mean=statistics.mean(shares),
+                low=min(shares),
+                high=max(shares),
+                deviation=statistics.stdev(shares) if len(shares) > 1 else None,
                 loss=statistics.mean(losses),
                 float_loss=statistics.mean(float_losses),
             )
         )
     return summaries
-
-
-def _test(finding: Finding) -> float:
-    assert finding.test is not None
-    return finding.test
 
 
 def write_table(rows: Sequence[Finding | Summary], path: Path) -> None:

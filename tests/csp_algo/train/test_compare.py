@@ -142,9 +142,25 @@ def test_integers_may_be_tuned_on_fewer_images(monkeypatch):
         flow.learn(RECIPE, more, training)
 
 
-def finding(seed: int, network: str, numbers: str, test: float | None, **more: object) -> Finding:
+def finding(seed: int, network: str, numbers: str, test: float, **more: object) -> Finding:
     given = {"epochs": 4, "sparsity": 80.0, "validation": 50.0, "acc_bits": None}
     return Finding(seed=seed, network=network, numbers=numbers, test=test, **{**given, **more})
+
+
+def test_only_held_images(folder):
+    given = options(folder, "--seeds", "3", "--bits", "24", "--aware", "0", "--held")
+    for part in ("images-idx3", "labels-idx1"):
+        (folder / f"t10k-{part}-ubyte.gz").unlink()
+    assert commands.compare(RECIPE, given) == 0
+    rows = table(folder / "out" / "comparison.csv")
+    assert [(row["network"], row["test"]) for row in rows] == [
+        *([("control", "")] * 2),
+        *([("pruned", "")] * 2),
+    ]
+    summaries = table(folder / "out" / "summary.csv")
+    assert [(each["images"], each["mean"]) for each in summaries] == [
+        ("held", row["validation"]) for row in rows
+    ]
 
 
 def test_summary():
@@ -155,7 +171,6 @@ def test_summary():
         finding(2, "control", "float32", 92.0),
         finding(2, "control", "int8", 92.5, acc_bits=24),
         finding(2, "pruned", "int8", 91.0, acc_bits=8),
-        finding(2, "pruned", "aware", None, acc_bits=8),
     ]
     summaries = summarise(findings)
     assert [(each.network, each.numbers, each.acc_bits) for each in summaries] == [
@@ -164,6 +179,7 @@ def test_summary():
         ("pruned", "int8", 8),
     ]
     last = summaries[-1]
+    assert (last.images, last.seeds) == ("test", 2)
     assert (last.mean, last.low, last.high, last.sparsity) == (89.5, 88.0, 91.0, 80.0)
     assert last.deviation == pytest.approx(4.5**0.5)
     # To the control of the same seed: 1 and 1.5 points, and 2 and 1 to its floats.
