@@ -10,17 +10,20 @@ from csp_algo.train import (
     fashion_mnist,
     fashion_mnist_resnet8,
     fashion_mnist_resnet20,
+    fashion_mnist_wide,
 )
 from csp_algo.train.flow import Recipe
 
 NETWORKS: dict[str, Callable[[], Recipe]] = {
     "fashion_mnist": fashion_mnist.recipe,
+    "fashion_mnist_wide": fashion_mnist_wide.recipe,
     "fashion_mnist_resnet8": fashion_mnist_resnet8.recipe,
     "fashion_mnist_resnet20": fashion_mnist_resnet20.recipe,
 }
 COMMANDS: dict[str, Callable[[Recipe, Sequence[str] | None], int]] = {
     "train": commands.train,
     "choose": commands.choose,
+    "compare": commands.compare,
     "ablate": commands.ablate,
 }
 

@@ -8,6 +8,7 @@ What is zero stays zero, so a cascade stays one.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,11 @@ from csp_algo.errors import CspError, check_int
 from csp_algo.integers import RESIDUAL_BITS, ActDtype
 from csp_algo.network import AvgPool, Concat, Flatten, Layer, MaxPool, Network, Node, Pool, Value
 from csp_algo.quantize import ACC_BITS, BIAS_LIMIT, FloatLayer, FloatNetwork, weight_scales
-from csp_algo.train.straight import half_up, nearest, partial_sums
+from csp_algo.train.layers import from_matrices
+from csp_algo.train.straight import affine, half_up, nearest, partial_sums
+
+#: Integers of float32 whose sums are exact, in any order, up to this size.
+FLOAT32_EXACT = 1 << 24
 
 
 class AwareNetwork(nn.Module):
@@ -143,16 +148,20 @@ class AwareLayer(nn.Module):
         residual : float32 [N, Ho, Wo, M], if the layer adds one
         """
         layer = self.layer
-        v = self._sums(x) * 2.0**layer.acc_shift + self._bias()
+        sums = self._sums(x)
         if layer.dtype is ActDtype.INT32:
+            v = sums.double() * 2.0**layer.acc_shift + self._bias()
             return v.clamp(layer.dtype.low, layer.dtype.high)
-        z = half_up(v * self.mult, self.divisor)
+        # rhu(v · mult, s) = ⌊(acc · 2^t + bias) · mult / 2^s + ½⌋, without the ½ at s = 0.
+        ratio = self.mult / self.divisor
+        offset = self._bias() * ratio + torch.where(self.divisor > 1, 0.5, 0.0)
+        z = affine(sums, ratio * 2.0**layer.acc_shift, offset)
         if residual is not None and layer.residual is not None:
             limit = 1 << (RESIDUAL_BITS - 1)
             divisor = torch.tensor(2.0**layer.residual.shift, dtype=torch.float64)
             added = half_up(residual.double() * layer.residual.mult, divisor)
-            z = z.clamp(-limit, limit - 1) + added
-        return z.clamp(0 if layer.relu else layer.dtype.low, layer.dtype.high).float()
+            z = z.clamp(-limit, limit - 1) + added.float()
+        return z.clamp(0 if layer.relu else layer.dtype.low, layer.dtype.high)
 
     def export(self, cols: int, period: int) -> Layer:
         """Give the layer with the weights and biases as they are now."""
@@ -166,7 +175,18 @@ class AwareLayer(nn.Module):
         return nearest(self.bias / self.unit).clamp(-BIAS_LIMIT, BIAS_LIMIT)
 
     def _sums(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the partial sums after the last run, float64 [N, Ho, Wo, M]."""
+        """Give the partial sums after the last run, [N, Ho, Wo, M]."""
+        integers = self.integers()
+        with torch.no_grad():
+            reach = int(integers.abs().sum(2).max()) * int(x.abs().max()) if x.numel() else 0
+        if self.layer.acc_shift == 0 and reach < 1 << (self.acc_bits - 1):
+            # No prefix of any sum can saturate: the order of the additions does not matter.
+            kind = torch.float32 if reach <= FLOAT32_EXACT else torch.float64
+            return self._convolution(x.to(kind), integers.to(kind))
+        return self._blocks(x, integers.float())
+
+    def _blocks(self, x: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:
+        """Give the sums [N, Ho, Wo, M] of a layer, block after block."""
         shape = self.layer.geometry
         windows = _windows(
             x, shape.out_shape[:2], shape.kernel, shape.stride, shape.padding, shape.dilation
@@ -176,11 +196,23 @@ class AwareLayer(nn.Module):
         pixels = split.permute(4, 0, 1, 2, 3, 5).reshape(shape.groups, -1, shape.taps)
         sums = [
             self._group(part, weights, kept)
-            for part, weights, kept in zip(
-                pixels, self.integers().float(), self.mask.any(1), strict=True
-            )
+            for part, weights, kept in zip(pixels, integers, self.mask.any(1), strict=True)
         ]
         return torch.cat(sums, dim=1).reshape(len(x), *shape.out_shape)
+
+    def _convolution(self, x: torch.Tensor, integers: torch.Tensor) -> torch.Tensor:
+        """Give the sums [N, Ho, Wo, M] of a layer in which nothing saturates."""
+        shape = self.layer.geometry
+        top, left, bottom, right = shape.padding
+        weights = from_matrices(integers, (shape.filters, shape.group_channels, *shape.kernel))
+        sums = nn.functional.conv2d(
+            nn.functional.pad(x, (0, 0, left, right, top, bottom)).permute(0, 3, 1, 2),
+            weights,
+            stride=shape.stride,
+            dilation=shape.dilation,
+            groups=shape.groups,
+        )
+        return sums.permute(0, 2, 3, 1)
 
     def _group(
         self, pixels: torch.Tensor, weights: torch.Tensor, kept: torch.Tensor
@@ -206,33 +238,53 @@ def _windows(
     stride: tuple[int, int],
     padding: tuple[int, int, int, int],
     dilation: tuple[int, int] = (1, 1),
-    *,
-    fill: float = 0,
 ) -> torch.Tensor:
-    """Give the windows [N, Ho, Wo, R·S, C] of a map [N, H, W, C], ``fill`` outside of it."""
+    """Give the windows [N, Ho, Wo, R·S, C] of a map [N, H, W, C], 0 outside of it."""
     top, left, bottom, right = padding
-    padded = nn.functional.pad(x, (0, 0, left, right, top, bottom), value=fill)
-    taps = []
+    padded = nn.functional.pad(x, (0, 0, left, right, top, bottom))
+    places = []
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             y, z = row * dilation[0], column * dilation[1]
             down = slice(y, y + (out[0] - 1) * stride[0] + 1, stride[0])
             along = slice(z, z + (out[1] - 1) * stride[1] + 1, stride[1])
-            taps.append(padded[:, down, along])
-    return torch.stack(taps, dim=3)
+            places.append((down, along))
+    return _Windows.apply(padded, places)
 
 
-def _pool_windows(node: Pool, x: torch.Tensor, *, fill: float) -> torch.Tensor:
+class _Windows(torch.autograd.Function):
+    """Gathers taps; autograd's own way back makes a whole map of zeros for each of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, places: list[tuple[slice, slice]]) -> torch.Tensor:
+        ctx.shape, ctx.places = x.shape, places
+        return torch.stack([x[:, down, along] for down, along in places], dim=3)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = grad.new_zeros(ctx.shape)
+        for tap, (down, along) in enumerate(ctx.places):
+            total[:, down, along] += grad[:, :, :, tap]
+        return total, None
+
+
+def _padded(node: Pool, x: torch.Tensor, *, fill: float) -> torch.Tensor:
+    """Give a map [N, H, W, C] with all that a pool's windows reach, ``fill`` outside of it."""
     height, width, channels = x.shape[1:]
     out = node.out_shape((height, width, channels))
     top, left = node.padding[:2]
     # A last, partial window reaches beyond the padding.
-    ends = [
+    bottom, right = (
         max(0, (out[axis] - 1) * node.stride[axis] + node.kernel[axis] - node.padding[axis] - size)
         for axis, size in enumerate((height, width))
-    ]
-    padding = (top, left, ends[0], ends[1])
-    return _windows(x, out[:2], node.kernel, node.stride, padding, fill=fill)
+    )
+    return nn.functional.pad(x, (0, 0, left, right, top, bottom), value=fill)
+
+
+def _pool_windows(node: Pool, x: torch.Tensor) -> torch.Tensor:
+    out = node.out_shape((x.shape[1], x.shape[2], x.shape[3]))
+    padded = _padded(node, x, fill=0)
+    return _windows(padded, out[:2], node.kernel, node.stride, (0, 0, 0, 0))
 
 
 def _other(node: Node, inputs: list[torch.Tensor], value: Value) -> torch.Tensor:
@@ -240,11 +292,12 @@ def _other(node: Node, inputs: list[torch.Tensor], value: Value) -> torch.Tensor
     x = inputs[0]
     if isinstance(node, MaxPool):
         # Every window holds an element, so what is below all never wins.
-        return _pool_windows(node, x, fill=value.dtype.low).max(dim=3).values
+        padded = _padded(node, x, fill=value.dtype.low).permute(0, 3, 1, 2)
+        return nn.functional.max_pool2d(padded, node.kernel, node.stride).permute(0, 2, 3, 1)
     if isinstance(node, AvgPool):
         height, width, channels = x.shape[1:]
         mults = torch.from_numpy(node.multipliers((height, width, channels)))[:, :, None]
-        total = _pool_windows(node, x.double(), fill=0).sum(dim=3)
+        total = _pool_windows(node, x.double()).sum(dim=3)
         mean = half_up(total * mults, torch.tensor(2.0**node.shift, dtype=torch.float64))
         return mean.clamp(value.dtype.low, value.dtype.high).float()
     if isinstance(node, Concat):

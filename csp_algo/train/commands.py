@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines: train a network, choose λ and q, ablate."""
+"""The command lines: train a network, choose λ and q, compare with dense networks, ablate."""
 
 import argparse
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.quantize import safe_shifts
+from csp_algo.train import compare as comparison
 from csp_algo.train import data, flow, search
 from csp_algo.train.distributed import alone, joined
 from csp_algo.train.method import Method
@@ -22,11 +23,16 @@ def train(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     parser = _parser(recipe.command, recipe.plan)
     parser.add_argument("--out", type=Path, required=True, help="network.csp and its companions")
     parser.add_argument("--work", type=Path, help="keeps the state after each epoch, to go on from")
+    parser.add_argument(
+        "--control", action="store_true", help="the same stages without penalty and masks"
+    )
     _strength(parser, recipe.plan)
     chosen = parser.parse_args(arguments)
 
     def work() -> None:
-        plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
+        plan = dataclasses.replace(
+            _plan(chosen, recipe.plan), strength=chosen.strength, control=chosen.control
+        )
         log = chosen.out / "training.csv"
         test, training = _images(chosen.data)
         with joined() as group:
@@ -102,6 +108,42 @@ def ablate(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     return _status(work)
 
 
+def compare(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
+    """Compare pruned networks with dense ones of the same budget; the result is the exit status."""
+    parser = _parser(f"python -m {__package__} compare {recipe.name}", recipe.plan)
+    parser.add_argument("--out", type=Path, required=True, help="comparison.csv, summary.csv, …")
+    parser.add_argument("--work", type=Path, required=True, help="keeps the states of all networks")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default 1 2 3")
+    parser.add_argument(
+        "--bits", type=int, nargs="+", default=[24, 16, 8], help="of partial sums; default 24 16 8"
+    )
+    parser.add_argument(
+        "--held", action="store_true", help="do not look at test images, only at held ones"
+    )
+    _strength(parser, recipe.plan)
+    chosen = parser.parse_args(arguments)
+
+    def work() -> None:
+        alone("compare")
+        plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
+        training = data.read_images(chosen.data, "train")
+        findings = comparison.compare(
+            recipe,
+            plan,
+            training,
+            None if chosen.held else lambda: data.read_images(chosen.data, "t10k"),
+            seeds=chosen.seeds,
+            bits=chosen.bits,
+            work=chosen.work,
+            out=chosen.out,
+        )
+        summary = chosen.out / "summary.csv"
+        comparison.write_table(comparison.summarise(findings), summary)
+        print(summary.read_text(encoding="utf-8"), end="")
+
+    return _status(work)
+
+
 def _status(work: Callable[[], None]) -> int:
     """Do a command's work; give 0, or 2 after one line of what is wrong."""
     try:
@@ -129,12 +171,21 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
     parser.add_argument(
         "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
     )
+    parser.add_argument(
+        "--aware-images",
+        type=int,
+        default=usual.aware_images,
+        help="only the first training images in these epochs",
+    )
     parser.add_argument("--acc-bits", type=int, default=usual.acc_bits, help="of a partial sum")
     parser.add_argument(
         "--validation", type=int, default=usual.validation, help="images that are not trained on"
     )
     parser.add_argument(
         "--images", type=int, default=usual.images, help="use only the first of the training set"
+    )
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="layers of the float stages compute in bfloat16"
     )
     parser.add_argument("--threads", type=int, default=usual.threads)
     parser.add_argument(
@@ -160,11 +211,13 @@ def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
         keep=chosen.keep,
         epochs=tuple(chosen.epochs),
         aware=chosen.aware,
+        aware_images=chosen.aware_images,
         acc_bits=chosen.acc_bits,
         targets=dict(usual.targets) if chosen.target is None else _targets(chosen.target),
         validation=chosen.validation,
         images=chosen.images,
         threads=chosen.threads,
+        bfloat16=chosen.bfloat16,
     )
 
 

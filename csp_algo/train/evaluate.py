@@ -58,11 +58,13 @@ def _layer(
     acc_bits: int,
     exact: bool,
 ) -> Ints:
-    # Sums stay far below 2^53, so float64 holds them exactly and numpy multiplies it fast.
-    parts = layer.geometry.unfold(x.astype(np.float64))
+    # Runs stay below 2^20 and sums of 24 bits below 2^23, so float32 holds them exactly and numpy
+    # multiplies it fast; so does float64 with all others, which stay far below 2^53.
+    kind = np.float64 if exact and acc_bits > 24 else np.float32
+    parts = layer.geometry.unfold(x.astype(kind))
     groups: list[Ints] = []
     for matrix, windows in zip(layer.matrices, parts, strict=True):
-        weights = matrix.decompress().T.astype(np.float64)
+        weights = matrix.decompress().T.astype(kind)
         if exact:
             groups.append((windows @ weights).astype(np.int64))
             continue
@@ -84,7 +86,7 @@ def integer_accuracy(
     labels: npt.NDArray[np.integer],
     *,
     acc_bits: int = 24,
-    batch: int = 100,
+    batch: int = 25,
 ) -> float:
     """Give the share of right answers (argmax, the first of equals) in percent."""
     right = 0

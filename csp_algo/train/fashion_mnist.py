@@ -18,11 +18,16 @@ from csp_algo.train import commands, flow
 TARGETS = {"conv2": 0.45, "conv3": 0.6, "conv4": 0.7, "conv5": 0.8, "linear6": 0.86}
 
 
-def build_model() -> nn.Sequential:
+def build_model(*, hidden: int = 128) -> nn.Sequential:
     """Give the untrained network: five 3×3 convolutions, three pools, two linear layers.
 
     201,568 weights of convolutions and linear layers, 8 million multiply-accumulates an image.
     Input float[N, 1, 28, 28] in 0 … 1, output float[N, 10].
+
+    Parameters
+    ----------
+    hidden : int
+        Outputs of the first linear layer.
     """
     parts: list[tuple[str, nn.Module]] = []
 
@@ -41,10 +46,10 @@ def build_model() -> nn.Sequential:
     convolution(5, 64, 64)
     parts.append(("pool5", nn.MaxPool2d(2, ceil_mode=True)))  # 7 → 4
     parts.append(("flatten", nn.Flatten()))
-    parts.append(("linear6", nn.Linear(4 * 4 * 64, 128, bias=False)))
-    parts.append(("norm6", nn.BatchNorm1d(128)))
+    parts.append(("linear6", nn.Linear(4 * 4 * 64, hidden, bias=False)))
+    parts.append(("norm6", nn.BatchNorm1d(hidden)))
     parts.append(("relu6", nn.ReLU(inplace=True)))
-    parts.append(("linear7", nn.Linear(128, 10)))
+    parts.append(("linear7", nn.Linear(hidden, 10)))
     return nn.Sequential(OrderedDict(parts)).to(memory_format=torch.channels_last)
 
 

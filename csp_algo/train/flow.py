@@ -40,7 +40,9 @@ EPOCH_LIMIT = 10_000
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
-YOUNGER = frozenset({"method", "q", "keep", "acc_bits", "aware", "images"})
+YOUNGER = frozenset(
+    {"method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16", "control"}
+)
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
 
@@ -74,6 +76,12 @@ class Plan:
         Epochs of quantisation-aware fine-tuning.
     images : int, optional
         Only the first images of the training set are used, held ones included; all if not given.
+    aware_images : int, optional
+        Quantisation-aware fine-tuning sees only the first of the training images.
+    bfloat16 : bool
+        Layers compute in bfloat16 in the stages of floats, which some CPUs do faster.
+    control : bool
+        The dense network to compare with: the same stages without penalty and masks.
 
     Raises
     ------
@@ -95,6 +103,9 @@ class Plan:
     acc_bits: int = 24
     aware: int = 0
     images: int | None = None
+    aware_images: int | None = None
+    bfloat16: bool = False
+    control: bool = False
 
     def __post_init__(self) -> None:
         check_int("cols", self.cols, 1, COLS_LIMIT)
@@ -103,8 +114,9 @@ class Plan:
         for name, epochs in zip(STAGES, (*self.epochs, self.aware), strict=True):
             check_int(f"epochs of stage {name}", epochs, 0, EPOCH_LIMIT)
         check_int("validation", self.validation, 1, IMAGE_LIMIT)
-        if self.images is not None:
-            check_int("images", self.images, 1, IMAGE_LIMIT)
+        for name, count in (("images", self.images), ("aware_images", self.aware_images)):
+            if count is not None:
+                check_int(name, count, 1, IMAGE_LIMIT)
         if not (math.isfinite(self.strength) and self.strength >= 0):
             raise CspError(f"strength must be finite and not negative, not {self.strength}")
 
@@ -123,17 +135,31 @@ class Plan:
     def stages(self) -> tuple[schedule.Stage, ...]:
         """Give the four stages; each has its own seed."""
         dense, regularised, fine = self.epochs
-        strength = 0.0 if self.method.penalty is None else self.strength
+        free = self.control or self.method.penalty is None
+        strength = 0.0 if free else self.strength
         return (
-            schedule.Stage(name="dense", epochs=dense, rate=0.05, seed=self.seed),
+            schedule.Stage(
+                name="dense",
+                epochs=dense,
+                rate=0.05,
+                bfloat16=self.bfloat16,
+                seed=self.seed,
+            ),
             schedule.Stage(
                 name="regularised",
                 epochs=regularised,
                 rate=0.02,
                 strength=strength,
+                bfloat16=self.bfloat16,
                 seed=self.seed + 1000,
             ),
-            schedule.Stage(name="fine", epochs=fine, rate=0.02, seed=self.seed + 2000),
+            schedule.Stage(
+                name="fine",
+                epochs=fine,
+                rate=0.02,
+                bfloat16=self.bfloat16,
+                seed=self.seed + 2000,
+            ),
             # Small steps: normalisation is folded, nothing scales the activations any more.
             schedule.Stage(
                 name="aware", epochs=self.aware, rate=0.002, decay=0.0, seed=self.seed + 3000
@@ -191,14 +217,17 @@ class Learnt:
         After the dense stage.
     model : nn.Module
         Pruned and fine-tuned, in floats; masks are taken off.
+    quantised : Network
+        In integers, as quantisation made them.
     network : Network
-        In integers.
+        The same after quantisation-aware fine-tuning, if the plan asks for it.
     log : list of Row
     """
 
     plan: Plan
     dense: nn.Module
     model: nn.Sequential
+    quantised: Network
     network: Network
     log: list[schedule.Row]
 
@@ -299,6 +328,8 @@ class _Run:
         split = len(training) - plan.validation
         if split < 1:
             raise CspError(f"{plan.validation} of {len(training)} images leave none to train on")
+        if plan.aware_images is not None and plan.aware_images > split:
+            raise CspError(f"aware_images is {plan.aware_images}, there are {split} to train on")
         self.training, self.held = training[:split], training[split:]
         self.learnt = data.to_tensor(self.training)
         self.validation = data.to_tensor(self.held)
@@ -321,22 +352,35 @@ class _Run:
         if self.stages["regularised"].strength:
             self._depends(cols=self.plan.cols, method=self.plan.method, exempt=sorted(self.exempt))
         self._train(self.model, "regularised", pull=self._pull())
-        self._depends(
-            cols=self.plan.cols, method=self.plan.method, targets=self.targets, q=self.plan.q
-        )
-        self._prune()
+        if self.plan.control:
+            self._depends(control=True)
+        else:
+            self._depends(
+                cols=self.plan.cols, method=self.plan.method, targets=self.targets, q=self.plan.q
+            )
+            self._prune()
         self._train(self.model, "fine")
         pruner.release(self.model)
         floats = float_network(self.recipe, self.model)
-        network = quantised(self.recipe, self.plan, floats, self.training[:CALIBRATION])
+        first = network = quantised(self.recipe, self.plan, floats, self.training[:CALIBRATION])
         self._int8(network)
         if self.plan.aware:
             self._depends(period=self.plan.period, acc_bits=self.plan.acc_bits)
+            if self.plan.aware_images is not None:
+                self._depends(aware_images=self.plan.aware_images)
+                self.learnt = data.to_tensor(self.training[: self.plan.aware_images])
             aware = AwareNetwork(floats, network, acc_bits=self.plan.acc_bits)
             self._train(aware, "aware", measure=AwareNetwork.zeros)
             network = aware.export()
             self._int8(network)
-        return Learnt(plan=self.plan, dense=dense, model=self.model, network=network, log=self.log)
+        return Learnt(
+            plan=self.plan,
+            dense=dense,
+            model=self.model,
+            quantised=first,
+            network=network,
+            log=self.log,
+        )
 
     def _pull(self) -> schedule.Pull | None:
         penalty = self.plan.method.penalty

@@ -36,6 +36,8 @@ class Stage:
         Peak learning rate; it rises linearly over a quarter of the steps and falls to zero.
     strength : float
         λ, the weight of the penalty in the loss; 0 leaves it out.
+    bfloat16 : bool
+        Layers compute in bfloat16, from weights, and with steps, in float32.
     seed : int
     """
 
@@ -46,6 +48,7 @@ class Stage:
     batch: int = 64
     momentum: float = 0.9
     decay: float = 5e-4
+    bfloat16: bool = False
     seed: int
 
 
@@ -263,7 +266,8 @@ def _epoch(
     losses, penalties, right, seen, steps = 0.0, 0.0, 0, 0, 0
     model.train()
     for pixels, labels in batches:
-        answers = trained(_channels_last(pixels))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=stage.bfloat16):
+            answers = trained(_channels_last(pixels)).float()
         loss = nn.functional.cross_entropy(answers, labels)
         losses += float(loss.detach())
         if stage.strength and pull is not None:

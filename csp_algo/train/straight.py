@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-#: Integers of float32 and float64 whose sums are exact up to this size.
-EXACT = {torch.float32: 1 << 24, torch.float64: 1 << 53}
+#: Partial sums that are computed together: as many as a core's cache holds with their runs.
+CACHED = 1 << 16
 
 
 class _Nearest(torch.autograd.Function):
@@ -36,6 +36,21 @@ class _HalfUp(torch.autograd.Function):
         return grad / divisor, None
 
 
+class _Affine(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, acc: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(factor)
+        return torch.addcmul(offset, acc.double(), factor).floor_().float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
+        (factor,) = ctx.saved_tensors
+        to_offset = grad.reshape(-1, grad.shape[-1]).sum(0)
+        return grad * factor.to(grad.dtype), None, to_offset.double()
+
+
 class _PartialSums(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -47,27 +62,32 @@ class _PartialSums(torch.autograd.Function):
         bits: int,
     ) -> torch.Tensor:
         ctx.period, ctx.factor = period, 0.5**t
-        reach = 0
-        if weights.numel():
-            reach = int(weights.abs().sum(0).max()) * int(activations.abs().max())
-        limit = 1 << (bits - 1)
-        if t == 0 and reach < limit:
-            # No prefix of any sum can saturate: the order of the additions does not matter.
-            ctx.save_for_backward(activations, weights)
-            exact = torch.float32 if reach <= EXACT[torch.float32] else torch.float64
-            return (activations.to(exact) @ weights.to(exact)).double()
+        # A run is at most 32 · 255 · 127 < 2^20, so it is exact in float32, divided by 2^t, too;
+        # so is what a sum of 24 bits and a run make.
+        scaled = weights * ctx.factor
         shape = (len(activations), weights.shape[1])
-        acc = torch.zeros(shape, dtype=torch.int32)
-        last = torch.full(shape, -1, dtype=torch.int32)
-        for block, start in enumerate(range(0, len(weights), period)):
-            taps = slice(start, start + period)
-            # A run is at most 32 · 255 · 127 < 2^24, all sums 65,535 · 255 · 127 < 2^31.
-            run = (activations[:, taps] @ weights[taps]).to(torch.int32)
-            wanted = acc + ((run + ((1 << t) >> 1)) >> t)
-            acc = wanted.clamp(-limit, limit - 1)
-            last.masked_fill_(acc != wanted, block)
-        ctx.save_for_backward(activations, weights, last)
-        return acc.double()
+        acc = torch.zeros(shape, dtype=torch.float32 if bits <= 24 else torch.float64)
+        last: torch.Tensor | None = None
+        limit = 1 << (bits - 1)
+        rows = max(1, CACHED // max(1, weights.shape[1]))
+        for first in range(0, len(activations), rows):
+            part = slice(first, first + rows)
+            sums = acc[part]
+            for block, start in enumerate(range(0, len(weights), period)):
+                taps = slice(start, start + period)
+                run = activations[part, taps] @ scaled[taps]
+                if t:
+                    run.add_(0.5).floor_()
+                sums += run
+                low, high = torch.stack(torch.aminmax(sums)).tolist()
+                if low >= -limit and high < limit:
+                    continue
+                if last is None:
+                    last = torch.full(shape, -1, dtype=torch.int32)
+                last[part].masked_fill_((sums < -limit) | (sums >= limit), block)
+                sums.clamp_(-limit, limit - 1)
+        ctx.save_for_backward(activations, weights, *([] if last is None else [last]))
+        return acc
 
     @staticmethod
     def backward(
@@ -75,15 +95,23 @@ class _PartialSums(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
         activations, weights, *clipped = ctx.saved_tensors
         grad = (ctx.factor * grad).to(weights.dtype)
-        if not clipped or not bool((clipped[0] >= 0).any()):
+        if not clipped:
             return grad @ weights.T, activations.T @ grad, None, None, None
-        # What a clipped sum had before its last clipping does not show in the result.
-        to_activations, to_weights = torch.zeros_like(activations), torch.zeros_like(weights)
+        (last,) = clipped
+        whole = last < 0
+        free = grad * whole
+        to_activations, to_weights = free @ weights.T, activations.T @ free
+        # What a clipped sum had before its last clipping does not show in the result. Few are.
+        rows = (~whole).any(1).nonzero()[:, 0]
+        grad = (grad * ~whole)[rows]
+        last, activations = last[rows], activations[rows]
+        more = torch.zeros_like(activations)
         for block, start in enumerate(range(0, len(weights), ctx.period)):
             taps = slice(start, start + ctx.period)
-            passed = grad * (clipped[0] < block)
-            to_activations[:, taps] = passed @ weights[taps].T
-            to_weights[taps] = activations[:, taps].T @ passed
+            passed = grad * (last < block)
+            more[:, taps] = passed @ weights[taps].T
+            to_weights[taps] += activations[:, taps].T @ passed
+        to_activations.index_add_(0, rows, more)
         return to_activations, to_weights, None, None, None
 
 
@@ -101,6 +129,24 @@ def half_up(x: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
     divisor : float64, powers of two, broadcast with x
     """
     return _HalfUp.apply(x, divisor)
+
+
+def affine(acc: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Give ⌊acc · factor + offset⌋; the gradient is that without rounding.
+
+    Parameters
+    ----------
+    acc : float32 or float64 [..., M] holding integers
+    factor, offset : float64 [M]
+        Whole multiples of the same 2^−s, so that the product and the sum are exact: they have
+        at most 53 bits.
+
+    Returns
+    -------
+    float32 [..., M]
+        Whole numbers; beyond 2^24 only nearly those.
+    """
+    return _Affine.apply(acc, factor, offset)
 
 
 def partial_sums(
@@ -124,6 +170,6 @@ def partial_sums(
 
     Returns
     -------
-    float64 [P, M] holding integers
+    float32 [P, M] holding integers; float64 for B > 24
     """
     return _PartialSums.apply(activations, weights, period, t, bits)

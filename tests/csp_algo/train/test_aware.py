@@ -200,7 +200,7 @@ class TestGradients:
             (sums * toward).sum().backward()
             results.append((sums.detach().round(), *(leaf.grad for leaf in leaves)))
         (sums, *wanted), (got, *grads) = results
-        assert torch.equal(sums, got)
+        assert torch.equal(sums, got.double())
         acc, clipped = np.zeros((50, 6), np.int64), 0
         for start in range(0, 37, 8):
             run = (x[:, start : start + 8] @ w[start : start + 8]).numpy().astype(np.int64)
@@ -210,6 +210,53 @@ class TestGradients:
         assert bool(clipped) == clips
         for want, grad in zip(wanted, grads, strict=True):
             torch.testing.assert_close(grad, want, rtol=1e-4, atol=1e-3)
+
+    @pytest.mark.parametrize(
+        "geometry",
+        [
+            Geometry(in_shape=(7, 6, 4), filters=6, kernel=(3, 2), padding=(1, 0, 2, 1)),
+            Geometry(
+                in_shape=(9, 8, 4),
+                filters=6,
+                kernel=(3, 3),
+                groups=2,
+                stride=(2, 1),
+                dilation=(1, 2),
+                padding=(1, 1, 1, 1),
+            ),
+            Geometry(in_shape=(1, 1, 40), filters=5),
+        ],
+    )
+    def test_blocks_and_one_convolution_are_the_same(self, geometry):
+        rng = np.random.default_rng(3)
+        weights = rng.normal(size=(geometry.filters, geometry.taps))
+        weights[:, rng.random(geometry.taps) < 0.3] = 0
+        floats = FloatLayer(
+            name="l",
+            input="x",
+            geometry=geometry,
+            weights=geometry.matrices_to_weights(
+                weights.reshape(geometry.groups, -1, geometry.taps)
+            ),
+            bias=np.zeros(geometry.filters),
+            relu=True,
+        )
+        source = dataclasses.replace(SMALL_INPUT, shape=geometry.in_shape)
+        images = rng.integers(0, 256, (3, *geometry.in_shape)).astype(np.uint8)
+        network = FloatNetwork(name="n", input=source, nodes=(floats,))
+        aware = AwareNetwork(network, quantise(network, images, cols=2, period=8), acc_bits=24)
+        (layer,) = aware.layers
+        toward = torch.from_numpy(rng.normal(size=(3, *geometry.out_shape))).float()
+        results = []
+        for function in (layer._convolution, layer._blocks):
+            x = torch.from_numpy(images.astype(np.float32)).requires_grad_()
+            layer.zero_grad()
+            sums = function(x, layer.integers().float())
+            (sums * toward).sum().backward()
+            results.append((sums.detach(), x.grad, layer.weight.grad))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+        assert torch.equal(results[0][0], results[1][0])
 
     @pytest.mark.parametrize(("t", "bits"), [(0, 32), (0, 26), (3, 26)])
     def test_sums_that_float32_cannot_hold(self, t, bits):

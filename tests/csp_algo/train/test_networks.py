@@ -12,7 +12,7 @@ from torch import nn
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input
 from csp_algo.quantize import quantise
-from csp_algo.train import export, fashion_mnist_resnet20, pruner
+from csp_algo.train import export, fashion_mnist_resnet20, fashion_mnist_wide, pruner
 from csp_algo.train.layers import prunable, resolve
 from csp_algo.train.regulariser import model_regulariser
 from csp_algo.train.transformer import TinyTransformer
@@ -33,14 +33,32 @@ def test_resnet20_compiles_and_its_integers_follow_the_floats(size, channels):
     assert set(pruned) == set(layers) - {"stem", "linear"}
     pruner.release(model)
     source = Input(name="image", shape=(size, size, channels), dtype=ActDtype.UINT8, scale=1 / 255)
-    floats = export.to_float_network(model, source, name="resnet20")
+    assert compiled(model, source) >= 22
+
+
+def test_the_wider_network_compiles_and_its_integers_follow_the_floats():
+    torch.manual_seed(1)
+    model = fashion_mnist_wide.build_model().eval()
+    layers = prunable(model)
+    assert sum(layer.weight.numel() for layer in layers.values()) == 598_672
+    pruned = pruner.prune(model, fashion_mnist_wide.TARGETS, 8)
+    assert set(pruned) == set(layers) - {"conv1", "linear7"}
+    pruner.release(model)
+    zero = sum(int((layer.weight == 0).sum()) for layer in prunable(model).values())
+    assert zero > 0.8 * 598_672
+    source = Input(name="image", shape=(28, 28, 1), dtype=ActDtype.UINT8, scale=1 / 255)
+    assert compiled(model, source) >= 7
+
+
+def compiled(model: nn.Sequential, source: Input) -> int:
+    """Compare the integers with the floats; give the passes of a program for two images."""
+    floats = export.to_float_network(model, source, name="some")
     images = np.random.default_rng(2).integers(0, 256, (2, *source.shape)).astype(np.uint8)
     network = quantise(floats, images, cols=8, period=16)
     want = floats.forward(images)[floats.nodes[-1].name]
     got = golden.run(network, images, keep=[]).logits * network.output.scale
     assert np.square(got - want).mean() < 0.02 * want.var()
-    program = compile_network(network, PRESETS["csp_8x8"], 2)
-    assert len(program.passes) >= 22
+    return len(compile_network(network, PRESETS["csp_8x8"], 2).passes)
 
 
 class TestTransformer:

@@ -63,6 +63,30 @@ class TestTraining:
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert not torch.equal(first["8.weight"], other["8.weight"])
 
+    def test_bfloat16_is_for_the_layers_only(self):
+        kinds = set()
+
+        def note(module: nn.Module, _: object, output: torch.Tensor) -> None:
+            if module.training and isinstance(module, nn.Conv2d | nn.Linear):
+                kinds.add(output.dtype)
+
+        handle = nn.modules.module.register_module_forward_hook(note)
+        try:
+            plain, rows = self.train(self.STAGE)
+            assert kinds == {torch.float32}
+            kinds.clear()
+            model, others = self.train(dataclasses.replace(self.STAGE, bfloat16=True))
+            assert kinds == {torch.bfloat16}
+        finally:
+            handle.remove()
+        state = model.state_dict()
+        assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {
+            torch.float32
+        }
+        assert not torch.equal(state["8.weight"], plain.state_dict()["8.weight"])
+        for row, other in zip(rows, others, strict=True):
+            assert row.loss == pytest.approx(other.loss, rel=0.02)
+
     def test_goes_on_where_it_was_ended(self, tmp_path, capsys):
         stage = dataclasses.replace(self.STAGE, epochs=4)
 
