@@ -38,10 +38,10 @@ PLACES = {
     "pooler.": (10, 18),
     "output.filters.": (108, 22),
     "line_buffer.": (10, 64),
-    "row_buffer.": (16, 56),
+    "row_buffer.": (18, 70),
     "weight_store.": (108, 70),
     "count_store.": (108, 46),
-    "run_buffer.": (100, 82),
+    "run_buffer.": (30, 82),
     "feeder.": (10, 58),
 }
 

@@ -14,7 +14,7 @@ from csp_hw.datapath import READS, Datapath
 from csp_hw.descriptor import OFFSET_BITS
 from csp_hw.ports import results_layout
 from csp_hw.registers import RegisterFile
-from csp_hw.util import flushed, join
+from csp_hw.util import flushed, join, own_reset
 
 #: Verilog module of the body.
 BODY_MODULE = "csp_body"
@@ -120,7 +120,7 @@ class Body(wiring.Component):
         config = self.config
         m.submodules.registers = registers = RegisterFile(config)
         m.submodules.control = control = Control(config)
-        flush = flushed(m, "flushed_body", control.flush)
+        flush = own_reset(m, "flushed_body", flushed(m, "flush_body", control.flush))
         addresses = PassAddresses(config)
         m.submodules.addresses = flush(addresses)
         datapath = Datapath(config, hierarchical=self.hierarchical)
@@ -153,11 +153,12 @@ class Body(wiring.Component):
         ]
         for name in ("begin", "flush"):
             m.d.comb += getattr(self, name).eq(getattr(control, name))
-        for name in ("waiting", "quiet"):
-            m.d.comb += getattr(control, name).eq(getattr(self, name))
         # They come from all over the core.
-        for name in ("range_error", "bus_error", "short", "long"):
+        for name in ("quiet", "range_error", "bus_error", "short", "long"):
             m.d.sync += getattr(control, name).eq(getattr(self, name))
+        # No port is seen at rest before what it moved last is.
+        waiting = Signal()
+        m.d.sync += [waiting.eq(self.waiting), control.waiting.eq(waiting)]
 
         # Streams.
         wiring.connect(m, control.fetch, wiring.flipped(self.descriptors_runs))
@@ -171,17 +172,18 @@ class Body(wiring.Component):
 
         # How the pass goes.
         transfers = [*(getattr(self, name) for name in READS), datapath.results]
+        moving = [*(port.valid & port.ready for port in transfers), self.progress, datapath.moves]
+        moves = Signal(len(moving))
         left = [port.valid for port in transfers]
-        left += [addresses.reading, datapath.left, self.left]
+        left += [addresses.reading, self.left]
+        is_left = Signal()
+        m.d.comb += control.left.eq(is_left | datapath.left)
         m.d.sync += [
             control.working.eq(datapath.busy),
             control.writing.eq(addresses.writing | self.writing),
-            control.left.eq(Cat(left).any()),
-            control.progress.eq(
-                Cat(port.valid & port.ready for port in transfers).any()
-                | self.progress
-                | datapath.moves
-            ),
+            is_left.eq(Cat(left).any()),
+            moves.eq(Cat(moving)),
+            control.progress.eq(moves.any()),
             control.wrong_tiles.eq(datapath.error),
             control.wrong_counts.eq(datapath.wrong_counts),
         ]

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control of the core: descriptor after descriptor, and what to do when one goes wrong."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.array import Array
 from csp_hw.axi.ports import run_layout
 from csp_hw.check import CHECKS, DescriptorCheck
 from csp_hw.config import CspConfig
+from csp_hw.datapath import RESET_STAGES
 from csp_hw.descriptor import DESCRIPTOR_BYTES, OFFSET_BITS, descriptor_layout
 from csp_hw.descriptor_buffer import DescriptorBuffer
 from csp_hw.ports import results_layout
 from csp_hw.register_map import ErrorCode
+from csp_hw.util import FLUSHED
 
 #: Descriptors of one start.
 COUNT_BITS = 24
@@ -21,16 +22,15 @@ DEAD_CYCLES = 4096
 #: Cycles that the ports have to come to an end after an error before it is told nevertheless.
 STOP_CYCLES = 1 << 14
 #: Cycles until what was on its way inside the core stands where it is seen.
-SETTLE_CYCLES = 5
+SETTLE_CYCLES = 6
 #: Cycles from a descriptor's last beat until its check has an answer.
-CHECK_CYCLES = 5
+CHECK_CYCLES = 6
 #: Cycles from ``launch`` until ``working`` and ``writing`` have risen.
 LAUNCH_CYCLES = 3
 #: Cycles until a port has heard ``stop`` and what it began before that shows in ``quiet``.
-STOP_REACHES = 2
-#: Cycles of ``flush``, and cycles after it until all that it resets has left its reset, too.
-FLUSH_CYCLES = 2
-LEAVE_CYCLES = FLUSH_CYCLES + Array.RESET_STAGES
+STOP_REACHES = 3
+#: Cycles from ``flush`` until all that it resets has left its reset.
+LEAVE_CYCLES = FLUSHED + RESET_STAGES + 2
 TIMEOUT_BITS = 32
 
 
@@ -100,7 +100,7 @@ class Control(wiring.Component):
     quiet : In(1)
         Nothing is under way outside.
     flush : Out(1)
-        Reset the datapath and the ports; for ``FLUSH_CYCLES``.
+        Reset the datapath and the ports; for a cycle.
     """
 
     def __init__(self, config: CspConfig):
@@ -146,27 +146,31 @@ class Control(wiring.Component):
         m.submodules.check = check = DescriptorCheck(self.config)
         m.submodules.buffer = buffer = DescriptorBuffer(self.config)
         place = Signal(OFFSET_BITS)
-        wait = Signal(range(max(SETTLE_CYCLES, CHECK_CYCLES, FLUSH_CYCLES + LEAVE_CYCLES)))
+        wait = Signal(range(max(SETTLE_CYCLES, CHECK_CYCLES, LEAVE_CYCLES)))
         idle_cycles = Signal(TIMEOUT_BITS)
         told = Signal()
-        failure = Signal(ErrorCode)
+        asking = Signal()
+        failing, failure = Signal(), Signal(ErrorCode, reset_less=True)
         m.d.comb += [
             self.descriptor.eq(buffer.descriptor),
             check.descriptor.eq(buffer.descriptor),
             check.reserved.eq(buffer.reserved),
             buffer.beat.eq(self.i.payload.as_value()),
             buffer.write.eq(self.i.valid & self.i.ready),
+            self.fetch.valid.eq(asking),
             self.fetch.payload.offset.eq(place),
             self.fetch.payload.beats.eq(DESCRIPTOR_BYTES // self.config.cols),
         ]
         m.d.sync += self.fetch.payload.last.eq(self.layer + 1 == self.count)
+        with m.If(self.fetch.ready):
+            m.d.sync += asking.eq(0)
 
         # What may go wrong at any time while a descriptor is fetched or at work; the first counts.
-        # It comes from far away, so it counts a cycle later.
+        # It comes from far away, so it counts two cycles later.
         lost = Signal()
         dead = Signal()
         long_idle = Signal()
-        moving, moved = Signal(), Signal()
+        moving, moved, wrote = Signal(), Signal(), Signal()
         aborting = Signal()
         m.d.sync += [
             aborting.eq((aborting | self.abort) & self.busy),
@@ -176,29 +180,30 @@ class Control(wiring.Component):
             long_idle.eq(~moving & ~moved & (idle_cycles >= dead_cycles(self.config))),
             # A port is quiet from the cycle on in which its last answer counts as progress.
             dead.eq(~self.waiting & ~self.progress & long_idle),
-            failure.eq(ErrorCode.NONE),
+            failing.eq(0),
         ]
         with m.If(moved):
             m.d.sync += idle_cycles.eq(0)
-        m.d.comb += moving.eq(self.progress | buffer.write)
-        for condition, code in reversed(
-            (
-                (aborting, ErrorCode.ABORTED),
-                (self.bus_error, ErrorCode.BUS),
-                (self.range_error, ErrorCode.RANGE),
-                (self.short, ErrorCode.STREAM_SHORT),
-                (self.long, ErrorCode.STREAM_LONG),
-                (self.wrong_tiles, ErrorCode.TILES),
-                (self.wrong_counts, ErrorCode.COUNTS),
-                (lost, ErrorCode.TIMEOUT),
-            )
-        ):
+        m.d.sync += wrote.eq(buffer.write)
+        m.d.comb += moving.eq(self.progress | wrote)
+        conditions = {
+            ErrorCode.ABORTED: aborting,
+            ErrorCode.BUS: self.bus_error,
+            ErrorCode.RANGE: self.range_error,
+            ErrorCode.STREAM_SHORT: self.short,
+            ErrorCode.STREAM_LONG: self.long,
+            ErrorCode.TILES: self.wrong_tiles,
+            ErrorCode.COUNTS: self.wrong_counts,
+            ErrorCode.TIMEOUT: lost,
+        }
+        seen = Signal(len(conditions))
+        m.d.sync += seen.eq(Cat(conditions.values()))
+        for code, condition in reversed([*zip(conditions, seen, strict=True)]):
             with m.If(condition):
-                m.d.sync += failure.eq(code)
+                m.d.sync += [failing.eq(1), failure.eq(code)]
 
         def fail(code):
-            m.d.sync += [self.code.eq(code), self.detail.eq(0), told.eq(0)]
-            m.d.sync += [idle_cycles.eq(0), wait.eq(0)]
+            m.d.sync += [self.code.eq(code), self.detail.eq(0), told.eq(0), wait.eq(0)]
             m.next = "stop"
 
         with m.FSM() as fsm:
@@ -218,16 +223,13 @@ class Control(wiring.Component):
                     m.d.comb += self.done.eq(1)
                     m.next = "idle"
                 with m.Else():
-                    m.next = "ask"
-            with m.State("ask"):
-                m.d.comb += self.fetch.valid.eq(1)
-                with m.If(self.fetch.ready):
+                    m.d.sync += asking.eq(1)
                     m.next = "read"
             with m.State("read"):
                 m.d.comb += self.i.ready.eq(1)
                 with m.If(self.i.valid & buffer.last):
                     m.next = "check"
-                with m.If(failure != ErrorCode.NONE):
+                with m.If(failing):
                     fail(failure)
             with m.State("check"):
                 m.d.sync += wait.eq(wait + 1)
@@ -238,7 +240,7 @@ class Control(wiring.Component):
                     with m.If(check.wrong):
                         fail(ErrorCode.DESCRIPTOR)
                         m.d.sync += self.detail.eq(check.number)
-                with m.If(failure != ErrorCode.NONE):  # of the last beat
+                with m.If(failing):  # of the last beat
                     fail(failure)
             with m.State("settle"):  # `working` follows `launch`
                 m.d.sync += wait.eq(wait + 1)
@@ -250,11 +252,11 @@ class Control(wiring.Component):
                     m.next = "end"
                 with m.Elif(dead):
                     fail(Mux(self.writing, ErrorCode.STREAM_SHORT, ErrorCode.STREAM_LONG))
-                with m.If(failure != ErrorCode.NONE):
+                with m.If(failing):
                     fail(failure)
             with m.State("end"):
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(failure != ErrorCode.NONE):
+                with m.If(failing):
                     fail(failure)
                 with m.Elif(wait == SETTLE_CYCLES - 1):
                     with m.If(self.left):
@@ -268,7 +270,10 @@ class Control(wiring.Component):
                         m.next = "next"
             with m.State("stop"):
                 m.d.comb += self.stop.eq(1)
+                m.d.sync += asking.eq(0)
                 m.d.sync += idle_cycles.eq(idle_cycles + 1)
+                with m.If(wait == 0):
+                    m.d.sync += idle_cycles.eq(0)
                 with m.If(wait != STOP_REACHES):
                     m.d.sync += wait.eq(wait + 1)
                 with m.Elif(self.quiet):
@@ -278,10 +283,9 @@ class Control(wiring.Component):
                     m.d.comb += self.failed.eq(1)
                     m.d.sync += told.eq(1)
             with m.State("flush"):
-                # The reset reaches some later than others: all are in it before the first leaves.
-                m.d.comb += [self.stop.eq(1), self.flush.eq(wait < FLUSH_CYCLES)]
+                m.d.comb += [self.stop.eq(1), self.flush.eq(wait == 0)]
                 m.d.sync += wait.eq(wait + 1)
-                with m.If(wait == FLUSH_CYCLES + LEAVE_CYCLES - 1):
+                with m.If(wait == LEAVE_CYCLES - 1):
                     m.d.comb += self.failed.eq(~told)
                     m.next = "idle"
         m.d.comb += self.busy.eq(~fsm.ongoing("idle"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core: registers and memory ports around the datapath; all that software needs."""
 
-from amaranth import Cat, Module
+from amaranth import Cat, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -18,7 +18,7 @@ from csp_hw.axi.signature import (
 from csp_hw.axi.writer import WriteManager
 from csp_hw.body import BODY_MODULE, Body, BodySignature
 from csp_hw.config import CspConfig
-from csp_hw.util import flushed, join, part
+from csp_hw.util import flushed, join, own_reset, part
 
 #: Beats in each reader's queue. What a queue holds bridges the latency of the memory.
 FETCH_DEPTH = 32
@@ -84,23 +84,21 @@ class Core(wiring.Component):
         beat = self.config.cols
         inside = None if self.hierarchical else Body(self.config)
         body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
-        flush = flushed(m, "flushed_ports", body.flush, at_once=True)
         tables = ReadManager(beat, [FETCH_DEPTH, *(TABLE_DEPTHS[name] for name in TABLES)])
         maps = ReadManager(beat, [MAP_DEPTH])
         residuals = ReadManager(beat, [MAP_DEPTH])
         results = WriteManager(beat, MAP_DEPTH)
-        m.submodules.tables = flush(tables)
-        m.submodules.maps = flush(maps)
-        m.submodules.residuals = flush(residuals)
-        m.submodules.results = flush(results)
         readers = (tables, maps, residuals)
         ports = (*readers, results)
 
         connect_flat(m, self, REGISTERS, body.axi)
-        connect_flat(m, self, TABLE_PORT, tables.axi)
-        connect_flat(m, self, MAP_PORT, maps.axi)
-        connect_flat(m, self, RESULT_PORT, residuals.axi)
-        connect_flat(m, self, RESULT_PORT, results.axi)
+        names = ("tables", "maps", "residuals", "results")
+        prefixes = (TABLE_PORT, MAP_PORT, RESULT_PORT, RESULT_PORT)
+        resets = flushed(m, "flush_ports", body.flush, len(ports))
+        for name, prefix, port, reset in zip(names, prefixes, ports, resets, strict=True):
+            m.submodules[name] = own_reset(m, f"flushed_{name}", reset)(port)
+            # Its reset comes a cycle late, and AXI allows no transfer during one.
+            connect_flat(m, self, prefix, port.axi, held=ResetSignal() | reset)
 
         # The window.
         for port in ports:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Performance counters of the engine."""
 
-from amaranth import Module, Mux, Signal, unsigned
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,6 +22,7 @@ SPENT = (
     "stalled_bank",  # the accumulation buffer still holds an older tile
     "stalled_drain",  # all tiles are computed, their results are leaving
 )
+REST = SPENT[-1]
 #: Words moved through each port.
 WORDS = ("counts_words", "weights_words", "activations_words", "results_words")
 SATURATIONS = "saturations"
@@ -115,12 +116,13 @@ class Counters(wiring.Component):
     clear : In(1)
     events : In
         1 a cycle for each counter that counts it; ``saturations`` and ``MACS`` may be more. They
-        are counted a cycle later, as is ``clear``, since what stalls an engine is known late.
+        are counted a cycle later, as is ``clear``, since what stalls an engine is known late. What
+        the drain stalls are the cycles that nothing else counts, so it is no event.
     counters : Out
     """
 
     def __init__(self, config: CspConfig):
-        events = {name: unsigned(1) for name in COUNTERS}
+        events = {name: unsigned(1) for name in COUNTERS if name != REST}
         events |= dict.fromkeys((SATURATIONS, *MACS), range(config.rows * config.cols + 1))
         super().__init__(
             {
@@ -140,7 +142,9 @@ class Counters(wiring.Component):
         events = Signal.like(self.events, reset_less=True)
         clear = Signal(init=1)  # so a reset clears, too
         m.d.sync += [events.eq(self.events), clear.eq(self.clear)]
+        spent = Cat(events[name] for name in SPENT if name != REST)
         for name, count in self.counts.items():
+            event = events[CYCLES] & ~spent.any() if name == REST else events[name]
             m.d.comb += self.counters[name].eq(count)
-            m.d.sync += count.eq(Mux(clear, 0, count + events[name]))
+            m.d.sync += count.eq(Mux(clear, 0, count + event))
         return m

@@ -5,6 +5,7 @@ from amaranth import Cat, Module, ResetInserter, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from csp_hw.array import Array
 from csp_hw.config import CspConfig
 from csp_hw.counters import counters_layout
 from csp_hw.descriptor import FIELDS, Kind, descriptor_layout
@@ -26,6 +27,10 @@ from csp_hw.width import WidthConverter, WidthGather
 PARAM_BYTES = 8
 #: An entry of the list of tiles in memory.
 ENTRY_BYTES = 4
+#: Engine, feeder and pooler, whose resets outlast the datapath's.
+PARTS = 3
+#: Cycles until all in them have left, too.
+RESET_STAGES = PARTS + Array.RESET_STAGES
 #: The streams of beats that a pass reads, in the order of the ports.
 READS = ("params", "entries", "counts", "weights", "inputs", "residual")
 
@@ -57,7 +62,7 @@ class Datapath(wiring.Component):
     busy : Out(1)
         The pass is at work. Its last results may still be on offer when it falls.
     left : Out(1)
-        Words are here that the pass has not used. When ``busy`` is low, at most a cycle later:
+        Words are here that the pass has not used. When ``busy`` is low, at most two cycles later:
         some are left over.
     moves : Out(1)
         Something went on in the cycle before. All that may take long without a transfer on a port
@@ -100,9 +105,9 @@ class Datapath(wiring.Component):
             begin.eq(self.start),
             start.eq(self.start & convolve),
         ]
+        for_engine, for_feeder, for_pooler = own_resets(m, "part", PARTS)
         inside = None if self.hierarchical else Engine(config)
-        engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside)
-        for_feeder, for_pooler = own_resets(m, "part", 2)
+        engine = part(m, "engine", EngineSignature(config), ENGINE_MODULE, inside, for_engine)
         feeder = Feeder(config, hierarchical=self.hierarchical)
         pooler = Pooler(config, hierarchical=self.hierarchical)
         m.submodules.feeder = for_feeder(feeder)
@@ -217,10 +222,10 @@ class Datapath(wiring.Component):
                 moved | (issued != engine.counters.issued[0]) | feeder.moves | pooler.moves
             ),
         ]
+        m.d.sync += self.left.eq(
+            engine.kept | count_store.busy | weight_store.busy | inputs.o.valid | values.o.valid
+        )
         m.d.comb += [
-            self.left.eq(
-                engine.kept | count_store.busy | weight_store.busy | inputs.o.valid | values.o.valid
-            ),
             self.busy.eq(pending | ~engine.idle | feeder.busy | pooler.busy),
             self.error.eq(feeder.error),
             self.counters.eq(engine.counters),

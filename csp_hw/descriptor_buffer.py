@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, descriptor_layout, reserved_bits
+from csp_hw.util import delayed
 
 #: Bits of a beat that are looked at together.
 GROUP = 8
@@ -31,7 +32,7 @@ class DescriptorBuffer(wiring.Component):
     descriptor : Out
         Bits that belong to no field are 0.
     reserved : Out(1)
-        One of them was not, from three cycles after its beat until ``clear``.
+        One of them was not, from four cycles after its beat until ``clear``.
     """
 
     def __init__(self, config: CspConfig):
@@ -55,13 +56,10 @@ class DescriptorBuffer(wiring.Component):
         whole = Signal(8 * DESCRIPTOR_BYTES, reset_less=True)
         m.d.comb += [self.descriptor.eq(whole), self.last.eq(next_place[-1])]
 
-        # The beat and, one bit, its place; none if there is no beat.
-        beat = Signal.like(self.beat, reset_less=True)
-        place = Signal(count)
-        m.d.sync += [
-            beat.eq(self.beat),
-            place.eq(next_place & self.write.replicate(count)),
-        ]
+        # The beat and, one bit, its place; none if there is no beat. Twice, since it is a long way.
+        beat = delayed(m, self.beat, 2, "beats", reset_less=True)
+        asked, place = Signal(count), Signal(count)
+        m.d.sync += [asked.eq(next_place & self.write.replicate(count)), place.eq(asked)]
 
         foreign = [(reserved_bits() >> width * n) & ((1 << width) - 1) for n in range(count)]
         with m.If(self.write):
@@ -83,4 +81,5 @@ class DescriptorBuffer(wiring.Component):
         ]
         with m.If(self.clear):
             m.d.sync += [next_place.eq(1), found.eq(0), self.reserved.eq(0)]
+            m.d.sync += [asked.eq(0), place.eq(0)]
         return m

@@ -11,12 +11,12 @@ from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.issue import PRODUCT_LATENCY, finished_layout
 from csp_hw.ports import sums_layout
 from csp_hw.row import drain_layout
-from csp_hw.util import delayed
+from csp_hw.util import counted, delayed
 
 
 def queue_depth(config: CspConfig) -> int:
     """Give the words behind the array: enough for one word a cycle over the whole round trip."""
-    return Array.drain_latency(config) + 8
+    return Array.drain_latency(config) + 10
 
 
 class Drain(wiring.Component):
@@ -62,32 +62,23 @@ class Drain(wiring.Component):
         m = Module()
         config = self.config
 
-        # As it comes, in registers: that a tile is finished is known late.
-        finished = Signal.like(self.finished, reset_less=True)
-        finished_valid = Signal()
-        m.d.sync += [finished.eq(self.finished), finished_valid.eq(self.finished_valid)]
-
         # At most two tiles wait: one a half.
         waiting = [
             Signal(finished_layout(config), name=f"tile_{n}", reset_less=True) for n in range(2)
         ]
         write_to, read_from = Signal(), Signal()
         for n in range(2):
-            with m.If(finished_valid & (write_to == n)):
-                m.d.sync += waiting[n].eq(finished)
-        m.d.sync += write_to.eq(write_to ^ finished_valid)
+            with m.If(self.finished_valid & (write_to == n)):
+                m.d.sync += waiting[n].eq(self.finished)
+        m.d.sync += write_to.eq(write_to ^ self.finished_valid)
 
         # A tile may be drained once its last sum is written. From its last product's issue to its
         # first request, three cycles are registers: of `finished`, `tiles` and `request`.
         wait = PRODUCT_LATENCY + Array.DRAIN_DISTANCE - 3
-        arrived = delayed(m, finished_valid, wait, "arrived")
-        computed = Signal(range(3))
-        tiles = Signal(range(3))
+        arrived = delayed(m, self.finished_valid, wait, "arrived")
         tile_done = Signal()
-        m.d.sync += [
-            computed.eq(computed + finished_valid - tile_done),
-            tiles.eq(tiles + arrived - tile_done),
-        ]
+        _, any_computed = counted(m, "computed", 2, self.finished_valid, tile_done)
+        _, any_tiles = counted(m, "tiles", 2, arrived, tile_done)
 
         # The walk.
         tile = Signal(finished_layout(config))
@@ -97,25 +88,34 @@ class Drain(wiring.Component):
         entry = Signal(range(config.depth))
         place = Signal(range(config.depth))
         top_chunk = Signal.like(chunk, reset_less=True)  # a register here: the layer is far away
-        last_chunk = Signal()
+        # Registers: the end of a tile frees its place at once.
+        last_chunk, one_chunk = Signal(reset_less=True), Signal(reset_less=True)
         last_row = Signal()
         last_pixel = Signal()
-        room = Signal(range(self.queue_depth + 1), init=self.queue_depth)
-        ask = Signal()
+        ask, did_read = Signal(), Signal()
+        room, any_room = counted(m, "room", self.queue_depth, did_read, ask, init=self.queue_depth)
         m.d.comb += [
             tile.eq(Mux(read_from, waiting[1], waiting[0])),
-            ask.eq((tiles != 0) & (room != 0)),
-            last_chunk.eq(chunk == top_chunk),
+            ask.eq(any_tiles & any_room),
             last_row.eq(row == config.rows - 1),
             last_pixel.eq(pixel + 1 == tile.tile.interleave),
             tile_done.eq(ask & last_chunk & last_row & last_pixel),
             place.eq(Mux(tile.overlaps, (entry << 1) | tile.half, entry)),
         ]
-        m.d.sync += top_chunk.eq(self.chunks - 1)
+        m.d.sync += [
+            top_chunk.eq(self.chunks - 1),
+            one_chunk.eq(top_chunk == 0),
+            last_chunk.eq(chunk == top_chunk),
+        ]
         with m.If(ask):
-            m.d.sync += [chunk.eq(chunk + 1), entry.eq(entry + tile.tile.interleave)]
+            m.d.sync += [
+                chunk.eq(chunk + 1),
+                last_chunk.eq(chunk + 1 == top_chunk),
+                entry.eq(entry + tile.tile.interleave),
+            ]
             with m.If(last_chunk):
-                m.d.sync += [chunk.eq(0), entry.eq(pixel), row.eq(row + 1)]
+                m.d.sync += [chunk.eq(0), last_chunk.eq(one_chunk)]
+                m.d.sync += [entry.eq(pixel), row.eq(row + 1)]
                 with m.If(last_row):
                     m.d.sync += [row.eq(0), entry.eq(pixel + 1), pixel.eq(pixel + 1)]
         with m.If(tile_done):
@@ -159,13 +159,13 @@ class Drain(wiring.Component):
         with m.If(~tag.zero):
             m.d.comb += word.acc.eq(self.sums)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
-        do_read = self.o.valid & self.o.ready
+        # Twice, since it is a long way from below the array to where words are asked for.
+        m.d.comb += did_read.eq(delayed(m, self.o.valid & self.o.ready, 2, "did_read"))
         m.d.comb += [
             queue.data.eq(word),
             queue.write.eq(arrives),
-            self.busy.eq(finished_valid | (computed != 0) | (room != self.queue_depth)),
+            self.busy.eq(self.finished_valid | any_computed | (room != self.queue_depth)),
         ]
-        m.d.sync += room.eq(room + do_read - ask)
         return m
 
     @property

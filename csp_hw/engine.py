@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: everything between streams of words and streams of results."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,6 +19,7 @@ from csp_hw.ports import (
     layer_layout,
     position_layout,
     results_layout,
+    tile_counts_layout,
     tile_layout,
     weights_layout,
 )
@@ -95,7 +96,7 @@ class Engine(wiring.Component):
     idle : Out
         No layer is at work: all tiles of the last one are computed and their results taken.
     kept : Out
-        Weights, activations or a residual were taken that no tile has used yet.
+        Weights, activations or a residual were taken that no tile has used yet; a cycle late.
     """
 
     def __init__(self, config: CspConfig, *, hierarchical: bool = False):
@@ -109,7 +110,7 @@ class Engine(wiring.Component):
         row_words, run_words = config.row_words, config.run_words
         m.submodules.sequencer = sequencer = LayerSequencer(config)
         # The scanner knows late whether it takes a word.
-        m.submodules.counts = counts = RegisterSlice(counts_layout(config))
+        m.submodules.counts = counts = RegisterSlice(tile_counts_layout(config))
         m.submodules.skip = skip = SkipController(config)
         m.submodules.row_buffer = row_buffer = ReplayBuffer(activations_layout(config), row_words)
         m.submodules.run_buffer = run_buffer = ReplayBuffer(weights_layout(config), run_words)
@@ -123,12 +124,11 @@ class Engine(wiring.Component):
 
         # The layer.
         layer = sequencer.current
+        output_busy = Signal()
         wiring.connect(m, wiring.flipped(self.layer), sequencer.layer)
         m.d.comb += [
-            sequencer.working.eq(issuer.given | issuer.open | drain.busy | output.busy),
+            sequencer.working.eq(issuer.given | issuer.open | drain.busy | output_busy),
             self.idle.eq(sequencer.idle),
-            self.kept.eq((run_buffer.available != 0) | (row_buffer.available != 0) | output.given),
-            skip.taps.eq(layer.taps),
             skip.period.eq(layer.period),
             skip.position_words.eq(layer.position_words),
             skip.kernel_w.eq(layer.kernel_w),
@@ -136,9 +136,12 @@ class Engine(wiring.Component):
             array.acc_shift.eq(layer.acc_shift),
             drain.chunks.eq(layer.chunks),
             output.layer.eq(layer),
-            output.clear.eq(sequencer.taken),
-            counters.clear.eq(sequencer.taken),
         ]
+        # The output stage is far away.
+        m.d.sync += [output.clear.eq(sequencer.taken), output_busy.eq(output.busy)]
+
+        kept = [run_buffer.available.any(), row_buffer.available.any(), output.given]
+        m.d.sync += self.kept.eq(Cat(kept).any())
 
         # Streams in.
         wiring.connect(m, wiring.flipped(self.tiles), sequencer.tiles)
@@ -184,12 +187,13 @@ class Engine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.residual), output.residual)
         wiring.connect(m, output.o, wiring.flipped(self.results))
 
-        # Counters.
+        # Counters. They are far from what they count, so they hear of it a cycle late, but for what
+        # comes late anyway.
         events = counters.events
         moved = {"counts": self.counts, "weights": self.weights}
         moved |= {"activations": self.activations, "results": self.results}
-        stalled = Signal()
-        m.d.comb += [
+        m.d.sync += [
+            counters.clear.eq(sequencer.taken),
             events.cycles.eq(~self.idle),
             events.issued.eq(issuer.issued),
             events.stalled_tiles.eq(
@@ -199,14 +203,9 @@ class Engine(wiring.Component):
             events.stalled_activations.eq(issuer.stalled_activations),
             events.stalled_weights.eq(issuer.stalled_weights),
             events.stalled_bank.eq(issuer.stalled_bank),
-            stalled.eq(
-                events.stalled_tiles
-                | issuer.stalled_counts
-                | issuer.stalled_activations
-                | issuer.stalled_weights
-                | issuer.stalled_bank
-            ),
-            events.stalled_drain.eq(~self.idle & ~issuer.issued & ~stalled),
+            *(events[f"{name}_words"].eq(port.valid & port.ready) for name, port in moved.items()),
+        ]
+        m.d.comb += [
             events.saturations.eq(array.saturations),
             macs.last_filters.eq(layer.last_filters),
             macs.product.eq(issuer.product),
@@ -215,6 +214,4 @@ class Engine(wiring.Component):
             events.gated_macs.eq(macs.gated),
             self.counters.eq(counters.counters),
         ]
-        for name, port in moved.items():
-            m.d.comb += events[f"{name}_words"].eq(port.valid & port.ready)
         return m

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read-modify-write hazards of the accumulation buffer, resolved once for the whole array."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -37,23 +37,22 @@ class HazardUnit(wiring.Component):
         m = Module()
         product, control = self.product, self.control
 
-        # before[d - 1] is what was issued d cycles ago; the last one is just being written.
-        before = []
+        # What was issued d cycles ago, and whether that ended its run, in before[d - 1] and
+        # last[d - 1]; the last one is just being written.
+        before, last = [], Signal(FORWARD_DISTANCE)
         meets = []
         newer = product
+        m.d.sync += last.eq(Cat(product.last, last))
         for distance in range(1, FORWARD_DISTANCE + 1):
-            older = Signal(product_layout(self.config), name=f"before_{distance}")
-            m.d.sync += [
-                older.last.eq(newer.last),
-                older.bank.eq(newer.bank),
-                older.word.eq(newer.word),
-            ]
-            meets.append(older.last & (older.bank == product.bank) & (older.word == product.word))
+            older = Signal(product_layout(self.config), name=f"before_{distance}", reset_less=True)
+            m.d.sync += [older.bank.eq(newer.bank), older.word.eq(newer.word)]
+            same = (older.bank == product.bank) & (older.word == product.word)
+            meets.append(last[distance - 1] & same)
             before.append(older)
             newer = older
 
         addend = Signal(Addend)
-        addend_delayed = Signal(Addend)
+        addend_delayed = Signal(Addend, reset_less=True)
         m.d.comb += addend.eq(Mux(product.bank, Addend.BANK1, Addend.BANK0))
         sums = (Addend.SUM_NEXT, Addend.SUM_NOW, Addend.SUM_OLDER, Addend.SUM_OLDEST)
         for meet, source in reversed(list(zip(meets, sums, strict=True))):  # the youngest wins
@@ -67,7 +66,7 @@ class HazardUnit(wiring.Component):
             control.last.eq(product.last),
             addend_delayed.eq(addend),
             control.addend.eq(addend_delayed),
-            control.add.eq(before[0].last),
+            control.add.eq(last[0]),
         ]
         needs_word = product.last & ~product.fresh
         m.d.comb += [
@@ -76,8 +75,8 @@ class HazardUnit(wiring.Component):
             control.fetch1.eq(needs_word & product.bank),
             control.read0.eq(product.word),
             control.read1.eq(product.word),
-            control.write0.eq(written.last & ~written.bank),
-            control.write1.eq(written.last & written.bank),
+            control.write0.eq(last[-1] & ~written.bank),
+            control.write1.eq(last[-1] & written.bank),
             control.write_address.eq(written.word),
         ]
         return m

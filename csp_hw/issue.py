@@ -9,6 +9,7 @@ from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.ports import tile_layout
 from csp_hw.skip import block_layout
 from csp_hw.slice import RegisterSlice
+from csp_hw.util import most_interleave
 
 #: Cycles from a product's issue until its words are there, and what is known of it.
 PRODUCT_LATENCY = 2
@@ -82,7 +83,7 @@ class Issuer(wiring.Component):
     product : Out
         Registered: valid in the same cycle as the data of the replay buffers.
     finished : Out
-        A tile whose last product is issued in this cycle, with ``finished_valid``.
+        A tile whose last product was issued in the cycle before, with ``finished_valid``.
     drained : In(2)
         Halves that are drained in this cycle.
     given, open : Out
@@ -124,8 +125,13 @@ class Issuer(wiring.Component):
         config = self.config
         slots = config.max_period
 
-        # The tile at work.
-        tile = Signal(tile_layout(config), reset_less=True)
+        # The tile at work. Its lanes are asked for a cycle late, so they come a cycle late.
+        tile, next_tile = (
+            Signal(tile_layout(config), name=name, reset_less=True)
+            for name in ("tile", "next_tile")
+        )
+        tile_begins, tile_began = Signal(), Signal()
+        tile_done = Signal()
         tile_open = self.open
         half = Signal()
         overlaps = Signal(reset_less=True)
@@ -146,6 +152,8 @@ class Issuer(wiring.Component):
         second_chunk = Signal(range(config.depth + 2), reset_less=True)  # the one after it
         pixel = Signal(range(max(config.max_interleave, 2)), reset_less=True)
         final_pixel = Signal.like(pixel, reset_less=True)
+        one_pixel = Signal(reset_less=True)  # the first one is the last
+        last_pixel = Signal(reset_less=True)
         entry = Signal(range(config.depth), reset_less=True)
         # Words of activations before this pixel's, and before the next one's.
         offset = range(slots * config.max_interleave + 1)
@@ -159,7 +167,6 @@ class Issuer(wiring.Component):
         # it is available.
         activations_ready, weights_ready = Signal(), Signal()
         issue = self.issued
-        last_pixel = Signal()
         chunk_done = Signal()
         block_done = Signal()
         fresh = Signal()
@@ -167,7 +174,6 @@ class Issuer(wiring.Component):
             self.activations_offset.eq(activations_offset),
             self.weights_offset.eq(tap_offset),
             issue.eq(due & activations_ready & weights_ready),
-            last_pixel.eq(pixel == final_pixel),
             chunk_done.eq(issue & at.last & last_pixel),
             block_done.eq((chunk_done & final_chunk) | empty),
             fresh.eq(entry == touched),
@@ -191,6 +197,7 @@ class Issuer(wiring.Component):
                     entry.eq(entry + 1),
                     tap_offset.eq(0),
                     pixel.eq(pixel + 1),
+                    last_pixel.eq(pixel + 1 == final_pixel),
                     pixel_offset.eq(next_offset),
                     next_offset.eq(next_offset + block.taps),
                 ]
@@ -204,6 +211,7 @@ class Issuer(wiring.Component):
                 run.eq(next_run),
                 activations_offset.eq(next_run.slot),
                 pixel.eq(0),
+                last_pixel.eq(one_pixel),
                 pixel_offset.eq(0),
                 next_offset.eq(block.taps),
                 next_taps.eq(later_taps),
@@ -236,62 +244,68 @@ class Issuer(wiring.Component):
             m.d.sync += [activations_ready.eq(activations.any()), weights_ready.eq(weights.any())]
 
         # A finished tile goes to the drain.
+        finished = Signal(finished_layout(config), reset_less=True)
         m.d.comb += [
-            self.finished_valid.eq(block_done & block.end),
+            tile_done.eq(block_done & block.end),
+            self.finished.eq(finished),
             self.finished.tile.eq(tile),
-            self.finished.touched.eq(touched_next),
-            self.finished.half.eq(half),
-            self.finished.overlaps.eq(overlaps),
+        ]
+        m.d.sync += [
+            self.finished_valid.eq(tile_done),
+            finished.touched.eq(touched_next),
+            finished.half.eq(half),
+            finished.overlaps.eq(overlaps),
         ]
 
-        # The next tile's command, and whether its K · I entries fit a half.
-        m.submodules.commands = commands = RegisterSlice(
-            data.StructLayout({"tile": tile_layout(config), "overlaps": unsigned(1)})
+        # The next tile's command.
+        m.submodules.commands = commands = RegisterSlice(tile_layout(config))
+        wiring.connect(m, wiring.flipped(self.tiles), commands.i)
+        m.d.comb += self.given.eq(commands.o.valid)
+
+        # Whether its K · I entries fit a half, and whether there is a free place for them: known a
+        # cycle later.
+        command = commands.o.payload
+        place_free, place_taken = Signal(), Signal()
+        next_overlaps = Signal(reset_less=True)
+        largest = most_interleave(
+            m, "largest", self.chunks, config.half_depth, config.max_interleave
         )
-        largest = Signal(range(config.half_depth + 1))
-        with m.Switch(self.tiles.payload.interleave):
-            for n in range(1, config.max_interleave + 1):
-                with m.Case(n):
-                    m.d.comb += largest.eq(config.half_depth // n)
-        m.d.comb += [
-            commands.i.payload.tile.eq(self.tiles.payload),
-            commands.i.payload.overlaps.eq(self.chunks <= largest),
-            commands.i.valid.eq(self.tiles.valid),
-            self.tiles.ready.eq(commands.i.ready),
-            self.given.eq(commands.o.valid),
+        fits = command.interleave <= largest
+        free = Mux(fits, ~occupied.bit_select(~half, 1), occupied == 0)
+        m.d.sync += [
+            next_overlaps.eq(fits),
+            place_free.eq(self.given & free & ~tile_begins),
+            place_taken.eq(self.given & ~free & ~tile_begins),
         ]
 
         # The next block; the first of a tile needs the tile's command and a free place.
-        command = commands.o.payload
         starts_tile = Signal()
-        place_free = Signal()
         load = Signal()
         arriving = self.blocks.payload
         m.d.comb += [
-            starts_tile.eq(~tile_open | self.finished_valid),
-            place_free.eq(Mux(command.overlaps, ~occupied.bit_select(~half, 1), occupied == 0)),
-            load.eq(
-                (~block_valid | block_done)
-                & self.blocks.valid
-                & (~starts_tile | (self.given & place_free))
-            ),
+            starts_tile.eq(~tile_open | tile_done),
+            load.eq((~block_valid | block_done) & self.blocks.valid & (~starts_tile | place_free)),
             self.blocks.ready.eq(load),
-            commands.o.ready.eq(load & starts_tile),
+            tile_begins.eq(load & starts_tile),
+            commands.o.ready.eq(tile_begins),
         ]
         occupy = Signal(2)
         m.d.sync += occupied.eq(occupied & ~self.drained | occupy)
         with m.If(block_done):
             m.d.sync += [block_valid.eq(0), empty.eq(0)]
-        with m.If(self.finished_valid):
+        with m.If(tile_done):
             m.d.sync += tile_open.eq(0)
-        first_taps = Signal(slots)
-        m.d.comb += first_taps.eq(Cat(count.any() for count in arriving.counts))
-        first_run = _run(m, "first_run", first_taps)
+        # All of a block's taps survive, so its first run is all of them.
+        first_run = Signal(_run_layout(slots))
+        m.d.comb += [
+            first_run.rest.eq(Cat(0, *(arriving.taps > n for n in range(1, slots)))),
+            first_run.last.eq(arriving.taps == 1),
+        ]
         with m.If(load):
             m.d.sync += [
                 block.eq(arriving),
                 block_valid.eq(1),
-                due.eq(first_taps.any()),
+                due.eq(arriving.taps != 0),
                 at.eq(first_run),
                 run.eq(first_run),
                 empty.eq(arriving.taps == 0),
@@ -300,22 +314,27 @@ class Issuer(wiring.Component):
                 next_chunk.eq(1),
                 second_chunk.eq(2),
                 pixel.eq(0),
+                last_pixel.eq(one_pixel),
                 entry.eq(0),
-                activations_offset.eq(first_run.slot),
+                activations_offset.eq(0),
                 pixel_offset.eq(0),
                 next_offset.eq(arriving.taps),
                 tap_offset.eq(0),
             ]
-        with m.If(load & starts_tile):
+        m.d.sync += [tile_began.eq(tile_begins), next_tile.eq(command)]
+        with m.If(tile_began):
+            m.d.sync += tile.eq(next_tile)
+        with m.If(tile_begins):
             m.d.sync += [
-                tile.eq(command.tile),
-                final_pixel.eq(command.tile.interleave - 1),
+                final_pixel.eq(command.interleave - 1),
+                one_pixel.eq(command.interleave == 1),
+                last_pixel.eq(command.interleave == 1),
                 tile_open.eq(1),
                 half.eq(~half),
-                overlaps.eq(command.overlaps),
+                overlaps.eq(next_overlaps),
                 touched.eq(0),
             ]
-            m.d.comb += occupy.eq(Mux(command.overlaps, Cat(half, ~half), 0b11))
+            m.d.comb += occupy.eq(Mux(next_overlaps, Cat(half, ~half), 0b11))
 
         # Why nothing is issued. Nothing is due if no tile was asked for.
         m.d.comb += [
@@ -324,7 +343,7 @@ class Issuer(wiring.Component):
             self.stalled_counts.eq(
                 ~due & (tile_open | self.given | self.tiles.valid) & ~self.stalled_bank
             ),
-            self.stalled_bank.eq(~due & ~tile_open & self.given & self.blocks.valid & ~place_free),
+            self.stalled_bank.eq(~due & ~tile_open & self.blocks.valid & place_taken),
         ]
 
         # Hand the product on, in step with the data: chosen in the first cycle, as the words are
@@ -337,6 +356,7 @@ class Issuer(wiring.Component):
             Signal(product_layout(config), name=name, reset_less=True)
             for name in ("chosen", "product")
         )
+        chosen_pixel = Signal.like(pixel)
         valid, last_valid = Signal(PRODUCT_LATENCY), Signal(PRODUCT_LATENCY)
         m.d.sync += [
             valid.eq(Cat(issue, valid)),
@@ -345,8 +365,9 @@ class Issuer(wiring.Component):
             chosen.bank.eq(place[0]),
             chosen.word.eq(place[1:]),
             chosen.last_chunk.eq(next_chunk == self.chunks),
-            chosen.live.eq(tile.live.word_select(pixel, config.rows)),
             product.eq(chosen),
+            chosen_pixel.eq(pixel),
+            product.live.eq(tile.live.word_select(chosen_pixel, config.rows)),
         ]
         m.d.comb += [
             self.product.eq(product),

@@ -96,6 +96,11 @@ def counts_layout(config: CspConfig) -> data.ArrayLayout:
     return data.ArrayLayout(unsigned(COUNT_BITS), config.lookahead)
 
 
+def tile_counts_layout(config: CspConfig) -> data.StructLayout:
+    """Give a word of counts of a layer at work, and whether it is its tile's last one."""
+    return data.StructLayout({"counts": counts_layout(config), "last": unsigned(1)})
+
+
 def weights_layout(config: CspConfig) -> data.ArrayLayout:
     """Give one weight word: a chunk of one tap."""
     return data.ArrayLayout(signed(WEIGHT_BITS), config.cols)

@@ -6,7 +6,13 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import TAP_BITS, CspConfig
-from csp_hw.ports import TILE_BITS, counts_layout, layer_layout, tile_layout
+from csp_hw.ports import (
+    TILE_BITS,
+    counts_layout,
+    layer_layout,
+    tile_counts_layout,
+    tile_layout,
+)
 
 
 class LayerSequencer(wiring.Component):
@@ -19,7 +25,7 @@ class LayerSequencer(wiring.Component):
     -------
     layer, tiles, counts : In(stream)
         From outside. A layer is taken from the second cycle on in which nothing of the one before
-        is left to do.
+        is left to do; one without tiles takes two cycles.
     layer_tiles, layer_counts : Out(stream)
         Those of the layer at work.
     working : In(1)
@@ -37,14 +43,13 @@ class LayerSequencer(wiring.Component):
     def __init__(self, config: CspConfig):
         self.config = config
         tiles = stream.Signature(tile_layout(config))
-        counts = stream.Signature(counts_layout(config))
         super().__init__(
             {
                 "layer": In(stream.Signature(layer_layout(config))),
                 "tiles": In(tiles),
                 "layer_tiles": Out(tiles),
-                "counts": In(counts),
-                "layer_counts": Out(counts),
+                "counts": In(stream.Signature(counts_layout(config))),
+                "layer_counts": Out(stream.Signature(tile_counts_layout(config))),
                 "working": In(1),
                 "current": Out(layer_layout(config)),
                 "taken": Out(1),
@@ -70,13 +75,13 @@ class LayerSequencer(wiring.Component):
             Signal(signed(TAP_BITS + 1), name=name, reset_less=True) for name in ("word", "words")
         )
 
-        # What works is far away, so a layer is taken a cycle late.
-        was_idle = Signal(init=1)
-        m.d.sync += was_idle.eq(self.idle)
+        # What works is far away, and what is taken reaches far, so a layer is taken a cycle late.
+        ready = Signal(init=1)
+        m.d.sync += ready.eq(self.idle & ~self.taken)
         m.d.comb += [
             self.current.eq(current),
             self.idle.eq(~self.due & ~self.working),
-            self.layer.ready.eq(was_idle & ~self.due),
+            self.layer.ready.eq(ready),
             self.taken.eq(self.layer.valid & self.layer.ready),
         ]
         for outside, inside, due in (
@@ -84,11 +89,15 @@ class LayerSequencer(wiring.Component):
             (self.counts, self.layer_counts, counts_due),
         ):
             m.d.comb += [
-                inside.payload.eq(outside.payload),
                 inside.valid.eq(outside.valid & due),
                 outside.ready.eq(inside.ready & due),
             ]
 
+        m.d.comb += [
+            self.layer_tiles.payload.eq(self.tiles.payload),
+            self.layer_counts.payload.counts.eq(self.counts.payload),
+            self.layer_counts.payload.last.eq(word[-1]),
+        ]
         with m.If(self.tiles.valid & self.tiles.ready):
             m.d.sync += [tiles_left.eq(tiles_left - 1), self.due.eq(~tiles_left[-1])]
         with m.If(self.counts.valid & self.counts.ready):

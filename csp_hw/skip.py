@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counter-based skipping: from a stream of counts to blocks of surviving taps."""
 
-from amaranth import Cat, Module, Signal, unsigned
+from amaranth import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.axi.queue import Queue
 from csp_hw.config import COUNT_BITS, TAP_BITS, CspConfig
-from csp_hw.ports import KERNEL_BITS, counts_layout, position_layout
+from csp_hw.ports import KERNEL_BITS, position_layout, tile_counts_layout
 
 
 def survivor_layout(config: CspConfig) -> data.StructLayout:
@@ -53,15 +53,14 @@ class Scanner(wiring.Component):
     leaves when the next one is found, or when its tile has ended.
 
     Where a tap lies follows from the number of its word: channels are innermost, then s, then r.
-    Unless L and ``cols`` are powers of two, and each word belongs to one kernel position, the
-    positions say nothing, but all else holds.
+    Unless L and ``cols`` are powers of two, and each word belongs to one kernel position, all of
+    whose channels the line buffer can hold, the positions say nothing, but all else holds.
 
     Members
     -------
-    taps : In(16)
-        J, constant during a layer.
     position_words, kernel_w : In
-        Words of counts of a kernel position, kernel positions of a line; constant during a layer.
+        Words of counts of a kernel position, kernel positions of a line; constant during a layer,
+        from the cycle before its first word on.
     i : In(stream)
         ceil(J / L) words a tile.
     o : Out(stream)
@@ -71,10 +70,9 @@ class Scanner(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "taps": In(TAP_BITS),
                 "position_words": In(TAP_BITS),
                 "kernel_w": In(KERNEL_BITS),
-                "i": In(stream.Signature(counts_layout(config))),
+                "i": In(stream.Signature(tile_counts_layout(config))),
                 "o": Out(stream.Signature(survivor_layout(config))),
             }
         )
@@ -83,53 +81,58 @@ class Scanner(wiring.Component):
         m = Module()
         lanes = self.config.lookahead
 
-        # The word at work: its counts, which of them are still to be sent, and its number in the
-        # tile.
-        word = Signal(counts_layout(self.config), reset_less=True)
+        # The word at work: its counts, which of them are still to be sent, whether there are any,
+        # and whether there is more than one: registers, since much depends on them.
+        word = Signal(tile_counts_layout(self.config), reset_less=True)
         word_valid = Signal()
         pending = Signal(lanes, reset_less=True)
-        others = pending & (pending - 1)[:lanes]
-        number = Signal(range((1 << TAP_BITS) // lanes + 1))
-        last_number = Signal.like(number, reset_less=True)
+        some, more = Signal(reset_less=True), Signal(reset_less=True)
+        others = _but_first(pending)
+        arriving = Cat(count.any() for count in self.i.payload.counts)
         count = Signal(COUNT_BITS)
         lane_found = Signal(range(lanes))
-        word_done = Signal()
-        tile_done = Signal()
-        m.d.sync += last_number.eq((self.taps - 1) >> (lanes.bit_length() - 1))
-        is_last = number == last_number
-        m.d.comb += [
-            word_done.eq(word_valid & (others == 0)),
-            tile_done.eq(word_done & is_last),
-        ]
         for lane in reversed(range(lanes)):
             with m.If(pending[lane]):
-                m.d.comb += [count.eq(word[lane]), lane_found.eq(lane)]
+                m.d.comb += [count.eq(word.counts[lane]), lane_found.eq(lane)]
 
-        # Where the word at work lies.
+        # Where it lies: kernel position, words of the position before it, and how many follow, less
+        # one, so that the sign marks the last one.
         r, s = Signal(KERNEL_BITS), Signal(KERNEL_BITS)
-        part = Signal(TAP_BITS)  # its number in its kernel position
-        last_s, last_part = (Signal.like(at, reset_less=True) for at in (s, part))
-        m.d.sync += [last_s.eq(self.kernel_w - 1), last_part.eq(self.position_words - 1)]
+        most = max(1, self.config.line_words * self.config.cols // lanes)
+        part = Signal(range(most))
+        parts, parts_left = (
+            Signal(signed(len(part) + 2), name=name, reset_less=True)
+            for name in ("parts", "parts_left")
+        )
+        last_s = Signal.like(s, reset_less=True)
+        m.d.sync += [last_s.eq(self.kernel_w - 1), parts.eq(self.position_words - 2)]
         channel = Cat(lane_found, part)
         byte_bits = range(self.config.cols)[-1].bit_length()
+        begins = Signal(init=1)  # no word of the tile has come
 
         # The survivor held back, and the rules for letting it go.
         held = Signal(survivor_layout(self.config), reset_less=True)
         held_valid = Signal()
         held_end = held.position.end
         step = Signal()
-        needs_hold = word_valid & (pending.any() | (is_last & (~held_valid | held_end)))
-        do_send = self.o.valid & self.o.ready
+        needs_hold = some | (word.last & (~held_valid | held_end))
+        word_done = Signal()
         m.d.comb += [
             self.o.payload.eq(held),
-            self.o.valid.eq(held_valid & (held_end | needs_hold)),
-            step.eq(word_valid & (~needs_hold | ~held_valid | do_send)),
-            self.i.ready.eq(~word_valid | (step & word_done)),
+            self.o.valid.eq(held_valid & (held_end | (word_valid & some))),
+            # Unless a survivor must go first, and does not.
+            step.eq(word_valid & (~held_valid | self.o.ready | ~(some | (word.last & held_end)))),
+            word_done.eq(step & ~more),
+            self.i.ready.eq(~word_valid | word_done),
         ]
-        with m.If(do_send):
+        with m.If(self.o.valid & self.o.ready):
             m.d.sync += held_valid.eq(0)
         with m.If(step):
-            m.d.sync += pending.eq(others)
+            m.d.sync += [
+                pending.eq(others),
+                some.eq(more),
+                more.eq(_but_first(others).any()),
+            ]
             with m.If(needs_hold):
                 m.d.sync += [
                     held_valid.eq(1),
@@ -138,26 +141,40 @@ class Scanner(wiring.Component):
                     held.position.s.eq(s),
                     held.position.beat.eq(channel[byte_bits:]),
                     held.position.byte.eq(channel[:byte_bits]),
-                    held.position.empty.eq(~pending.any()),
-                    held_end.eq(tile_done),
+                    held.position.empty.eq(~some),
+                    held_end.eq(~more & word.last),
                 ]
-            with m.Elif(tile_done):
+            with m.Elif(~more & word.last):
                 m.d.sync += held_end.eq(1)
-            with m.If(word_done):
-                m.d.sync += [word_valid.eq(0), number.eq(number + 1), part.eq(part + 1)]
-                with m.If(part == last_part):
-                    m.d.sync += [part.eq(0), s.eq(s + 1)]
-                    with m.If(s == last_s):
-                        m.d.sync += [s.eq(0), r.eq(r + 1)]
-                with m.If(is_last):
-                    m.d.sync += [number.eq(0), part.eq(0), s.eq(0), r.eq(0)]
+        with m.If(begins):
+            m.d.sync += parts_left.eq(parts)
+        with m.If(word_done):
+            m.d.sync += [
+                word_valid.eq(0),
+                part.eq(part + 1),
+                parts_left.eq(parts_left - 1),
+            ]
+            with m.If(parts_left[-1]):
+                m.d.sync += [part.eq(0), parts_left.eq(parts), s.eq(s + 1)]
+                with m.If(s == last_s):
+                    m.d.sync += [s.eq(0), r.eq(r + 1)]
+            with m.If(word.last):
+                m.d.sync += [part.eq(0), parts_left.eq(parts), s.eq(0), r.eq(0), begins.eq(1)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 word.eq(self.i.payload),
                 word_valid.eq(1),
-                pending.eq(Cat(count.any() for count in self.i.payload)),
+                pending.eq(arriving),
+                some.eq(arriving.any()),
+                more.eq(_but_first(arriving).any()),
+                begins.eq(0),
             ]
         return m
+
+
+def _but_first(bits: Value) -> Value:
+    """Give the bits without the lowest one that is set."""
+    return Cat(bit & bits[:n].any() for n, bit in enumerate(bits))
 
 
 class Assembler(wiring.Component):
@@ -186,11 +203,13 @@ class Assembler(wiring.Component):
         m = Module()
         gathered = Signal(data.ArrayLayout(unsigned(COUNT_BITS), self.config.max_period))
         taps = Signal(range(self.config.max_period + 1))
+        last = Signal(reset_less=True)  # of T; a register, since it holds back what comes before
         tap = self.i.payload
         complete = Signal()
 
+        m.d.sync += last.eq(taps + 1 == self.period)
         m.d.comb += [
-            complete.eq(tap.end | (taps + 1 == self.period)),
+            complete.eq(tap.end | last),
             self.o.payload.counts.eq(gathered),
             self.o.payload.taps.eq(taps + ~tap.empty),
             self.o.payload.end.eq(tap.end),
@@ -202,10 +221,14 @@ class Assembler(wiring.Component):
                 m.d.comb += self.o.payload.counts[slot].eq(tap.count)
 
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [gathered.eq(self.o.payload.counts), taps.eq(taps + 1)]
+            m.d.sync += [
+                gathered.eq(self.o.payload.counts),
+                taps.eq(taps + 1),
+                last.eq(taps + 2 == self.period),
+            ]
             with m.If(complete):
                 # Counts beyond a block's taps stay zero, so that they take part in no run.
-                m.d.sync += [gathered.eq(0), taps.eq(0)]
+                m.d.sync += [gathered.eq(0), taps.eq(0), last.eq(self.period == 1)]
         return m
 
 
@@ -217,8 +240,8 @@ class SkipController(wiring.Component):
 
     Members
     -------
-    taps, period : In
-        J and T, constant during a layer.
+    period : In
+        T, constant during a layer.
     position_words, kernel_w : In
         See :class:`Scanner`.
     i : In(stream)
@@ -235,11 +258,10 @@ class SkipController(wiring.Component):
         self.config = config
         super().__init__(
             {
-                "taps": In(TAP_BITS),
                 "period": In(range(config.max_period + 1)),
                 "position_words": In(TAP_BITS),
                 "kernel_w": In(KERNEL_BITS),
-                "i": In(stream.Signature(counts_layout(config))),
+                "i": In(stream.Signature(tile_counts_layout(config))),
                 "o": Out(stream.Signature(block_layout(config))),
                 "positions": Out(stream.Signature(position_layout(config))),
             }
@@ -261,7 +283,6 @@ class SkipController(wiring.Component):
         wiring.connect(m, assembler.o, blocks.i)
         wiring.connect(m, blocks.o, wiring.flipped(self.o))
         m.d.comb += [
-            scanner.taps.eq(self.taps),
             scanner.position_words.eq(self.position_words),
             scanner.kernel_w.eq(self.kernel_w),
             assembler.period.eq(self.period),
@@ -282,5 +303,5 @@ class SkipController(wiring.Component):
 
 
 def _queue(shape, words: int) -> Queue:
-    """Give a queue of so many words, at least two."""
-    return Queue(shape, max(2, 1 << (words - 2).bit_length()), room=words)
+    """Give a queue that takes so many words, at least two, and one more while places get free."""
+    return Queue(shape, max(2, 1 << (words - 2).bit_length()), room=words + 1)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core for those who have their own DMA: streams where the other one has memory ports."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -12,7 +12,7 @@ from csp_hw.axi.signature import LiteSignature, PacketSignature, connect_flat, f
 from csp_hw.body import BODY_MODULE, SOURCES, Body, BodySignature
 from csp_hw.config import CspConfig
 from csp_hw.core import REGISTERS
-from csp_hw.util import flushed, join, part
+from csp_hw.util import flushed, join, own_reset, part
 
 #: Verilog module of this core.
 STREAM_MODULE = "csp_stream"
@@ -81,11 +81,12 @@ class StreamCore(wiring.Component):
         beat = self.config.cols
         inside = None if self.hierarchical else Body(self.config)
         body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
-        flush = flushed(m, "flushed_ports", body.flush, at_once=True)
+        reset = flushed(m, "flush_ports", body.flush)
+        flush, held = own_reset(m, "flushed_ports", reset), ResetSignal() | reset
         results = PacketWriter(beat)
         m.submodules.results = flush(results)
         connect_flat(m, self, REGISTERS, body.axi)
-        connect_flat(m, self, RESULTS, results.axi)
+        connect_flat(m, self, RESULTS, results.axi, held=held)
 
         # What comes after an error and before the next start belongs to what has failed.
         drop = Signal()
@@ -99,7 +100,7 @@ class StreamCore(wiring.Component):
         for name, prefix in STREAMS.items():
             readers[name] = reader = PacketReader(beat, each=name in AGAIN)
             m.submodules[name] = flush(reader)
-            connect_flat(m, self, prefix, reader.axi)
+            connect_flat(m, self, prefix, reader.axi, held=held)
             wiring.connect(m, getattr(body, f"{name}_runs"), reader.runs)
             m.d.comb += [*join(reader.o, getattr(body, name)), reader.drop.eq(drop)]
             taken[name] = reader.o.valid & reader.o.ready

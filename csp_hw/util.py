@@ -73,6 +73,7 @@ def part(
     signature: wiring.Signature,
     module: str,
     component: wiring.Component | None = None,
+    reset: DomainRenamer | None = None,
 ) -> wiring.Component | wiring.PureInterface:
     """Add a submodule: a component or, without one, its Verilog module.
 
@@ -86,34 +87,45 @@ def part(
     module : str
         Name of the Verilog module.
     component : Component, optional
+    reset : DomainRenamer, optional
+        Of :func:`own_reset`.
 
     Returns
     -------
     Component or interface
         Something with the component's ports.
     """
+    renamed = reset or DomainRenamer("sync")
     if component is not None:
-        m.submodules[name] = component
+        m.submodules[name] = renamed(component)
         return component
     interface = signature.create(path=(name,))
     ports = {
         f"{'i' if member.flow is In else 'o'}_{'__'.join(map(str, path))}": Value.cast(value)
         for path, member, value in signature.flatten(interface)
     }
-    m.submodules[name] = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    inside = Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **ports)
+    m.submodules[name] = renamed(inside)
     return interface
 
 
-def flushed(m: Module, name: str, flush: Value, *, at_once: bool = False) -> DomainRenamer:
-    """Give what has blocks reset by a signal, too; both resets come a cycle late.
+#: Cycles that the resets of :func:`flushed` outlast what caused them, at least: blocks behind them
+#: may have two more of those registers, and all must be in their reset before the first leaves.
+FLUSHED = 3
 
-    They have a register, since nets of so many loads take long. Other blocks may leave their reset
-    earlier or later: ``flush`` must last until all are in it. With ``at_once`` the domain's own
-    reset comes at once, as ports of AXI need it: nothing is valid there during a reset.
+
+def flushed(m: Module, name: str, flush: Value, groups: int = 1) -> Signal:
+    """Give resets for several groups of blocks, a cycle behind the domain's own or a signal.
+
+    They come from registers, since nets of so many loads take long. All groups enter together; they
+    leave ``FLUSHED`` cycles after what caused it at the earliest, one after the other, because
+    equal registers would be made one.
     """
-    reset = Signal(init=1, name=f"{name}_reset")
-    m.d.sync += reset.eq(flush)
-    return own_reset(m, name, (ResetSignal() | reset) if at_once else reset)
+    resets = Signal(FLUSHED - 1 + groups, init=-1, name=name)
+    m.d.sync += resets.eq(resets << 1)
+    with m.If(flush):
+        m.d.sync += resets.eq(-1)
+    return resets[FLUSHED - 1 :]
 
 
 def own_reset(m: Module, name: str, reset: Value) -> DomainRenamer:
@@ -165,6 +177,16 @@ def counted(m: Module, name: str, most: int, up: Value, down: Value, *, init: in
         some.eq(up | number[1:].any() | (some & ~down)),
     ]
     return number, some
+
+
+def most_interleave(m: Module, name: str, chunks: Value, entries: int, most: int) -> Signal:
+    """Give the largest I, 0 … ``most``, whose I · K sums have room in some entries; a cycle late.
+
+    It has few bits for a long way, where K is far from the tiles that it is compared with.
+    """
+    largest = Signal(range(most + 1), name=name, reset_less=True)
+    m.d.sync += largest.eq(sum(chunks <= entries // n for n in range(1, most + 1)))
+    return largest
 
 
 def join(source, sink) -> list:

@@ -63,7 +63,7 @@ class PacketReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         t = self.axi.t
-        m.submodules.queue = queue = Queue(t.payload.shape(), DEPTH)
+        m.submodules.queue = queue = Queue(t.payload.shape(), DEPTH, room=DEPTH + 2)
         m.submodules.meter = meter = RunMeter()
         wiring.connect(m, wiring.flipped(self.runs), meter.runs)
         beat = queue.o.payload

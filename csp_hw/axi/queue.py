@@ -12,7 +12,8 @@ from csp_hw.util import counted
 class Queue(wiring.Component):
     """Keep words in their order, the first ones in the slice behind a memory.
 
-    One word a cycle in and out. A word is on offer two cycles after its transfer at the earliest.
+    One word a cycle in and out. A word is on offer two cycles after its transfer at the earliest,
+    and its place is free two cycles after it has left.
     No path leads through from one side to the other, and what enables the memory and the slice is
     in registers.
 
@@ -23,7 +24,8 @@ class Queue(wiring.Component):
     depth : int
         Words of the memory: a power of two, at least 2.
     room : int, optional
-        Words kept, at most one more than ``depth``, which is the default.
+        Words kept, those included whose place is not free yet; at most two more than ``depth``.
+        Without it there must never be more than ``depth``: the queue is always ready.
 
     Members
     -------
@@ -36,7 +38,7 @@ class Queue(wiring.Component):
             raise ValueError(f"depth must be a power of two, not {depth}")
         self.shape = shape
         self.depth = depth
-        self.room = depth + 1 if room is None else room
+        self.room = room
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform):
@@ -53,20 +55,24 @@ class Queue(wiring.Component):
         write, read = store.write_port(), store.read_port(domain="comb")
         tail = Signal(range(self.depth))
         head = Signal(range(self.depth))
-        do_fetch, do_give = Signal(), Signal()
+        do_fetch = Signal()
         _, any_stored = counted(m, "stored", self.depth, write.en, do_fetch)
-        _, any_free = counted(m, "free", self.room, do_give, write.en, init=self.room)
         wiring.connect(m, register.o, wiring.flipped(self.o))
+        if self.room is None:
+            m.d.comb += self.i.ready.eq(1)
+        else:
+            did_give = Signal()
+            m.d.sync += did_give.eq(self.o.valid & self.o.ready)
+            _, any_free = counted(m, "free", self.room, did_give, write.en, init=self.room)
+            m.d.comb += self.i.ready.eq(any_free)
         m.d.comb += [
-            self.i.ready.eq(any_free),
-            write.en.eq(self.i.valid & any_free),
+            write.en.eq(self.i.valid & self.i.ready),
             write.addr.eq(tail),
             write.data.eq(self.i.payload),
             read.addr.eq(head),
             register.i.valid.eq(any_stored),
             register.i.payload.eq(read.data),
             do_fetch.eq(any_stored & register.i.ready),
-            do_give.eq(self.o.valid & self.o.ready),
         ]
         m.d.sync += [
             tail.eq(tail + write.en),

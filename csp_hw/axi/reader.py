@@ -57,7 +57,7 @@ class ReadManager(wiring.Component):
         Bytes of the window. A run that is not wholly inside, or not aligned to beats, is not read:
         its client stops there, with a ``Fault.RANGE``.
     stop : In(1)
-        Ask for no more bursts and throw away what still comes; stays high until reset.
+        Ask for no more bursts; what still comes has room. It stays high until reset.
     quiet : Out(1)
         No burst is on offer or outstanding: with ``stop``, it is safe to reset.
     idle : Out(1)
@@ -110,7 +110,7 @@ class ReadManager(wiring.Component):
         ]
         m.d.sync += [
             answered.eq(r.valid),
-            wanted.eq(Mux(r.valid & ~self.stop, routes.o.payload, 0)),
+            wanted.eq(Mux(r.valid, routes.o.payload, 0)),
             answer.eq(r.payload),
         ]
 

@@ -9,7 +9,7 @@ bursts increment by whole beats, normal bufferable memory (cache 0b0011), protec
 
 import enum
 
-from amaranth import Module, unsigned
+from amaranth import Module, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -204,7 +204,9 @@ def flat_members(prefix: str, signature: wiring.Signature) -> dict[str, wiring.M
     return members
 
 
-def connect_flat(m: Module, top: wiring.Component, prefix: str, interface) -> None:
+def connect_flat(
+    m: Module, top: wiring.Component, prefix: str, interface, *, held: Value | None = None
+) -> None:
     """Connect ports that :func:`flat_members` named to the interface of a block inside.
 
     Parameters
@@ -217,17 +219,24 @@ def connect_flat(m: Module, top: wiring.Component, prefix: str, interface) -> No
     interface : interface object
         A block's; its signature, as the block has it, gave the ports. Constant signals that come
         in are not looked at.
+    held : Value, optional
+        The block is in its reset, or about to be: nothing is transferred.
     """
+
+    def unless_held(flag: Value) -> Value:
+        return flag if held is None else flag & ~held
+
     signature = interface.signature
     for channel, member in signature.members.items():
         name, inner = f"{prefix}_{channel}", getattr(interface, channel)
         constants = signature.constants.get(channel, {})
         outward = member.flow is Out
-        pairs = [(getattr(top, f"{name}valid"), inner.valid)]
+        valid = unless_held(inner.valid) if outward else inner.valid
+        pairs = [(getattr(top, f"{name}valid"), valid)]
         for field, _ in inner.payload.shape():
             pairs.append((getattr(top, f"{name}{field}"), inner.payload[field]))
         if outward:
             pairs += [(getattr(top, f"{name}{k}"), value) for k, (_, value) in constants.items()]
         ready = getattr(top, f"{name}ready")
         m.d.comb += [outer.eq(wire) if outward else wire.eq(outer) for outer, wire in pairs]
-        m.d.comb += inner.ready.eq(ready) if outward else ready.eq(inner.ready)
+        m.d.comb += inner.ready.eq(ready) if outward else ready.eq(unless_held(inner.ready))

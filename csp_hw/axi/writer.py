@@ -31,7 +31,7 @@ class WriteManager(wiring.Component):
     Runs that touch become longer bursts; what is left of a run goes when its beats are here. A
     burst has at most half of ``depth`` beats, at most 256, and does not cross a page.
 
-    ``awvalid`` rises 7 cycles after a run's transfer at the earliest, or 5 after that of the
+    ``awvalid`` rises 7 cycles after a run's transfer at the earliest, or 6 after that of the
     burst's last beat; the first beat follows 3 cycles later. One beat a cycle, sustained, if bursts
     have at least two beats and the memory takes them.
 
@@ -60,8 +60,9 @@ class WriteManager(wiring.Component):
         inside both, or not aligned to beats, nothing is written: the block stops there, with a
         ``Fault.RANGE``.
     stop : In(1)
-        Announce no more bursts, and write no more bytes: what is announced is completed with
-        strobes of 0. It stays high until reset.
+        Announce no more bursts, and write no more bytes but those of two beats that may be on
+        their way to the port: what is announced is completed with strobes of 0. It stays high
+        until reset.
     quiet : Out(1)
         No burst is on offer or not acknowledged: with ``stop``, it is safe to reset.
     idle : Out(1)
@@ -105,9 +106,11 @@ class WriteManager(wiring.Component):
         m = Module()
         aw, w, b = self.axi.aw, self.axi.w, self.axi.b
         m.submodules.planner = planner = BurstPlanner(
-            self.data_bytes, self.longest_burst, self.depth + 1, limited=True
+            self.data_bytes, self.longest_burst, self.depth + 2, limited=True
         )
-        m.submodules.queue = queue = Queue(unsigned(8 * self.data_bytes), self.depth)
+        m.submodules.queue = queue = Queue(
+            unsigned(8 * self.data_bytes), self.depth, room=self.depth + 2
+        )
         m.submodules.lengths = lengths = Queue(unsigned(LENGTH_BITS), OUTSTANDING)
         m.submodules.bursts = bursts = RegisterSlice(burst_layout(self.data_bytes))
         wiring.connect(m, wiring.flipped(self.runs), planner.runs)
@@ -117,8 +120,8 @@ class WriteManager(wiring.Component):
             planner.size.eq(self.size),
             planner.low.eq(self.low),
             planner.high.eq(self.high),
-            planner.more.eq(queue.i.valid & queue.i.ready),
         ]
+        m.d.sync += planner.more.eq(queue.i.valid & queue.i.ready)
 
         # Addresses. Bursts on offer and not acknowledged are counted.
         announce = Signal()
@@ -149,27 +152,22 @@ class WriteManager(wiring.Component):
             m.d.sync += aw.valid.eq(0)
 
         # Data. They do not wait for their address to be taken: a memory may want both at once.
+        m.submodules.sending = sending = RegisterSlice(w.payload.shape())
+        wiring.connect(m, sending.o, wiring.flipped(w))
+        beat = sending.i.payload
         sent = Signal(LENGTH_BITS)
-        last = Signal()
         send = Signal()
-        beat = Signal(w.payload.shape(), reset_less=True)
         m.d.comb += [
-            w.payload.eq(beat),
-            last.eq(sent == lengths.o.payload),
-            send.eq(lengths.o.valid & queue.o.valid & (~w.valid | w.ready)),
+            beat.data.eq(queue.o.payload),
+            beat.strb.eq(Mux(self.stop, 0, self.strobe)),
+            beat.last.eq(sent == lengths.o.payload),
+            sending.i.valid.eq(lengths.o.valid & queue.o.valid),
+            send.eq(sending.i.valid & sending.i.ready),
             queue.o.ready.eq(send),
-            lengths.o.ready.eq(send & last),
+            lengths.o.ready.eq(send & beat.last),
         ]
         with m.If(send):
-            m.d.sync += sent.eq(Mux(last, 0, sent + 1))
-        # Much is enabled here, so it is by little: without `send` the beat means nothing.
-        with m.If(~w.valid | w.ready):
-            m.d.sync += [
-                w.valid.eq(send),
-                beat.data.eq(queue.o.payload),
-                beat.strb.eq(Mux(self.stop, 0, self.strobe)),
-                beat.last.eq(last),
-            ]
+            m.d.sync += sent.eq(Mux(beat.last, 0, sent + 1))
 
         with m.If(self.error == Fault.NONE):
             with m.If(b.valid & (b.payload.resp != Response.OKAY)):

@@ -26,7 +26,9 @@ class AxisWalk(wiring.Component):
     window : Out
         The taps inside, as far as ``settled``.
     settled : Out(1)
-        No tap has still to enter or to leave.
+        No tap has still to enter or to leave;
+    settles : Out(1)
+        nor will one have in the next cycle.
     """
 
     def __init__(self):
@@ -37,6 +39,7 @@ class AxisWalk(wiring.Component):
                 "step": In(1),
                 "window": Out(window_layout()),
                 "settled": Out(1),
+                "settles": Out(1),
             }
         )
 
@@ -79,6 +82,9 @@ class AxisWalk(wiring.Component):
         m.d.comb += [
             next_first_left.eq(Mux(enters, window.first != 1, first_left)),
             next_stop_left.eq(Mux(leaves, window.stop != 1, stop_left)),
+            self.settles.eq(
+                ~(next_first_left & ~next_before[-1]) & ~(next_stop_left & next_room[-1])
+            ),
         ]
         with m.If(enters):
             m.d.sync += window.first.eq(window.first - 1)
@@ -98,6 +104,6 @@ class AxisWalk(wiring.Component):
             room.eq(next_room),
             first_left.eq(next_first_left),
             stop_left.eq(next_stop_left),
-            settled.eq(~(next_first_left & ~next_before[-1]) & ~(next_stop_left & next_room[-1])),
+            settled.eq(self.settles),
         ]
         return m

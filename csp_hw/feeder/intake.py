@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way in for the list of tiles: checks, and what each tile needs of the line buffer."""
 
-from amaranth import Cat, Module, Signal, signed, unsigned
+from amaranth import Module, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import COUNT_BITS, CspConfig
 from csp_hw.feeder.layouts import constants_layout, row_bits, span_layout, walk_layout
 from csp_hw.ports import GROUP_BITS, TILE_BITS, entry_layout
+from csp_hw.slice import RegisterSlice
+from csp_hw.util import most_interleave
 
 
 class TileIntake(wiring.Component):
@@ -55,19 +57,24 @@ class TileIntake(wiring.Component):
         m = Module()
         config, constants = self.config, self.constants
         bad = Signal()
-        left = Signal(TILE_BITS)
+        left = Signal(signed(TILE_BITS + 1), init=-1)  # less one: the sign says that none is
         m.d.comb += bad.eq(self.bad_interleave | self.bad_order)
 
-        # The entry as it came.
-        entry = Signal(entry_layout(), reset_less=True)
-        entry_valid = Signal()
-        entry_taken = Signal()
-        taken = self.entries.valid & self.entries.ready
-        m.d.comb += self.entries.ready.eq(~bad & (left != 0) & (~entry_valid | entry_taken))
-        with m.If(taken):
-            m.d.sync += [entry.eq(self.entries.payload), left.eq(left - 1)]
-        with m.If(taken | entry_taken):
-            m.d.sync += entry_valid.eq(taken)
+        # The entry as it came. One every other cycle is enough, so what is left is counted a cycle
+        # later: so many bits are close to where they come from, and far from here.
+        m.submodules.entry = arrived = RegisterSlice(entry_layout())
+        entry, entry_taken = arrived.o.payload, Signal()
+        is_open, was_taken = Signal(), Signal()
+        m.d.comb += [
+            is_open.eq(~left[-1] & ~was_taken),
+            arrived.i.payload.eq(self.entries.payload),
+            arrived.i.valid.eq(self.entries.valid & is_open),
+            arrived.o.ready.eq(entry_taken),
+            self.entries.ready.eq(arrived.i.ready & is_open),
+        ]
+        m.d.sync += was_taken.eq(self.entries.valid & self.entries.ready)
+        with m.If(was_taken):
+            m.d.sync += left.eq(left - 1)
 
         # Its distance from the tile before.
         measured = Signal(
@@ -86,21 +93,18 @@ class TileIntake(wiring.Component):
         measured_taken = Signal()
         gap = Signal(signed(GROUP_BITS + 2))
         end = Signal(GROUP_BITS + 1, reset_less=True)
-        # A PE must hold all its sums. Which I are too large for K is known long before.
-        interleaves = range(config.max_interleave + 1)
-        crowds = Signal(len(interleaves), reset_less=True)
-        m.d.sync += crowds.eq(Cat(self.chunks > config.depth // max(n, 1) for n in interleaves))
-        measured_interleave = entry.interleave[: len(measured.interleave)]
+        # A PE must hold all its sums. The largest I for K is known long before.
+        largest = most_interleave(m, "largest", self.chunks, config.depth, config.max_interleave)
         wrong_interleave = (entry.interleave == 0) | (entry.interleave > config.max_interleave)
         m.d.comb += [
             gap.eq(entry.group - end),
-            entry_taken.eq(entry_valid & ~bad & (~measured_valid | measured_taken)),
+            entry_taken.eq(arrived.o.valid & ~bad & (~measured_valid | measured_taken)),
         ]
         with m.If(entry_taken):
             m.d.sync += [
                 measured.group.eq(entry.group),
                 measured.interleave.eq(entry.interleave),
-                measured.crowded.eq(crowds.bit_select(measured_interleave, 1)),
+                measured.crowded.eq(entry.interleave > largest),
                 measured.gap.eq(gap),
                 measured.end.eq(entry.group + entry.interleave),
                 end.eq(entry.group + entry.interleave),
@@ -149,5 +153,5 @@ class TileIntake(wiring.Component):
                 span.limit.eq((measured.group << rows) + constants.near),
             ]
         with m.If(self.start):
-            m.d.sync += [left.eq(self.tile_count), end.eq(0)]
+            m.d.sync += [left.eq(self.tile_count - 1), end.eq(0)]
         return m

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From kernel positions to places in the line buffer, once for each tap."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -62,11 +62,11 @@ class TapResolver(wiring.Component):
         m.d.comb += advance.eq(~self.o.valid | self.o.ready)
 
         # Positions of the layer's tiles only; the next layer's may follow at once.
-        left = Signal(TILE_BITS)
+        left = Signal(signed(TILE_BITS + 1), init=-1)  # less one: the sign says that none is
         taps = Signal(range(config.max_period))
         block_end = Signal()
         m.d.comb += [
-            self.i.ready.eq(advance & self.open & (left != 0)),
+            self.i.ready.eq(advance & self.open & ~left[-1]),
             block_end.eq(position.end | (taps + 1 == self.period)),
         ]
         with m.If(do_take):
@@ -74,7 +74,7 @@ class TapResolver(wiring.Component):
             with m.If(block_end):
                 m.d.sync += taps.eq(0)
         with m.If(self.start):
-            m.d.sync += left.eq(self.tile_count)
+            m.d.sync += left.eq(self.tile_count - 1)
 
         # Look up; add the row's part to the column's; add the beat and make room for the slot.
         m.d.comb += [self.r.eq(position.r), self.s.eq(position.s)]

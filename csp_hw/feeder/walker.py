@@ -11,6 +11,7 @@ from csp_hw.feeder.counter import CycleCounter
 from csp_hw.feeder.layouts import constants_layout, lane_slots, walk_layout
 from csp_hw.feeder.windows import lane_layout
 from csp_hw.ports import EXTENT_BITS, GROUP_BITS, IMAGE_BITS, feed_layout, tile_layout
+from csp_hw.slice import RegisterSlice
 
 
 class LaneWalker(wiring.Component):
@@ -76,16 +77,15 @@ class LaneWalker(wiring.Component):
         pixel = Signal(range(max(config.max_interleave, 2)), reset_less=True)
         row = Signal(rows, init=1)  # one bit
         slot = Signal(range(slots))
-        collected = Signal()  # a command waits for the output register
+        ended = Signal()  # a tile was walked over in the cycle before
+        collected = Signal()  # its command waits for the slice behind
         room = Signal(init=1)
-        allowed = Signal()  # to step, once both walks have settled
         step = Signal()
         group_done = Signal()
         group_kept = Signal()
         tile_done = Signal()
         loads = self.walks.valid & self.walks.ready
         m.d.comb += [
-            step.eq(x_walk.settled & y_walk.settled & allowed),
             group_done.eq(step & row[-1]),
             group_kept.eq(group_done & keeping),
             tile_done.eq(group_kept & (keep == 1)),
@@ -116,25 +116,27 @@ class LaneWalker(wiring.Component):
         with m.Elif(~group_kept & self.release):
             m.d.sync += [kept.eq(kept - 1), room.eq(1)]
 
-        # A step is allowed while there is a tile with a gap, or with room for its lanes; and the
-        # last lane of a group needs the place of the command. Much depends on a step, so this is
-        # known a cycle before: for both cases, whether there is a step or not.
-        handed = ~self.tiles.valid | self.tiles.ready
+        # A step is allowed while both walks have settled, and there is a tile with a gap, or with
+        # room for its lanes; and the last lane of a group needs the place of the command. Much
+        # depends on a step, so this is known a cycle before: for both cases, whether there is a
+        # step or not.
+        m.submodules.offered = offered = RegisterSlice(tile_layout(config))
+        handed = offered.i.ready
 
         def allowed_next(stepped: bool) -> Value:
             last, before_last = row[-1], row[-2 % rows]
             group = last if stepped else Const(0)
             kept_now = group & keeping
-            done = kept_now & (keep == 1)
-            fresh = ~working | done
+            fresh = ~working | (kept_now & (keep == 1))
             works = Mux(fresh, self.walks.valid, 1)
             keeps = keeping | (group & (gap == 1))
             still_room = Mux(self.release, room | ~kept_now, Mux(kept_now, kept != slots - 1, room))
             ends = before_last if stepped else last
-            blocked = ends & (done | (collected & ~handed))
+            blocked = ends & (ended | (collected & ~handed))
             return works & (~Mux(fresh, ~self.walks.payload.apart, keeps) | (still_room & ~blocked))
 
-        m.d.sync += allowed.eq(Mux(step, allowed_next(True), allowed_next(False)))
+        allowed = Mux(step, allowed_next(True), allowed_next(False))
+        m.d.sync += step.eq(x_walk.settles & y_walk.settles & allowed)
 
         # The lane is counted, and with it the windows move.
         m.submodules.column = column = CycleCounter(EXTENT_BITS)
@@ -182,30 +184,35 @@ class LaneWalker(wiring.Component):
             self.walked.eq(group_kept),
         ]
 
-        # The command: a group's bits, the groups' bits, then the output register.
+        # The command, a cycle after each step: a group's bits, the groups' bits, then the slice.
+        live_now, pixel_now = Signal(reset_less=True), Signal.like(pixel, reset_less=True)
+        interleave_now = Signal.like(interleave, reset_less=True)
+        m.d.sync += [
+            live_now.eq(live),
+            pixel_now.eq(pixel),
+            interleave_now.eq(interleave),
+            ended.eq(tile_done),
+        ]
         group_live = Signal(rows, reset_less=True)
         command = Signal(tile_layout(config), reset_less=True)
-        offered = Signal(tile_layout(config), reset_less=True)
-        tile_live = Cat(group_live[1:], live)
-        with m.If(step):
+        tile_live = Cat(group_live[1:], live_now)
+        with m.If(self.moves):
             m.d.sync += group_live.eq(tile_live)
-        with m.If(group_kept):
-            m.d.sync += command.interleave.eq(interleave)
+        with m.If(self.walked):
+            m.d.sync += command.interleave.eq(interleave_now)
             for n in range(config.max_interleave):
-                with m.If(pixel == n):
+                with m.If(pixel_now == n):
                     m.d.sync += command.live.word_select(n, rows).eq(tile_live)
-                with m.Elif(pixel == 0):
+                with m.Elif(pixel_now == 0):
                     m.d.sync += command.live.word_select(n, rows).eq(0)
         with m.If(handed):
-            m.d.sync += [
-                offered.eq(command),
-                self.tiles.valid.eq(collected),
-                collected.eq(0),
-            ]
-        with m.If(tile_done):
+            m.d.sync += collected.eq(0)
+        with m.If(ended):
             m.d.sync += collected.eq(1)
+        wiring.connect(m, offered.o, wiring.flipped(self.tiles))
         m.d.comb += [
-            self.tiles.payload.eq(offered),
-            self.idle.eq(~collected & ~self.tiles.valid),
+            offered.i.payload.eq(command),
+            offered.i.valid.eq(collected),
+            self.idle.eq(~ended & ~collected & ~self.tiles.valid),
         ]
         return m

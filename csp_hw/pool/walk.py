@@ -90,7 +90,7 @@ class Walker(wiring.Component):
             none.eq(pool.kind == PoolKind.NONE),
             inside.eq(none | (x.inside & y.inside)),
             self.i.ready.eq(self.room & inside & (none | working)),
-            step.eq(self.room & Mux(inside, self.i.valid & (none | working), working)),
+            step.eq(self.room & (none | working) & (~inside | self.i.valid)),
             last_image.eq(images == 1),
             x.before.eq(pool.pad_left),
             x.size.eq(pool.width),

@@ -88,7 +88,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
         yield f"  reg [{CYCLE_BITS - 1}:0] {name} = 0;"
     yield f"  wire [{len(STREAMS) - 1}:0] valid, ready;"
     yield "  wire now_idle;"
-    yield "  reg idle;  // a cycle late, when the counters are complete"
+    yield "  reg was_idle, idle;  // two cycles late, when the counters are complete"
     # The reset is part of the logic of every register of Amaranth's: straight from a variable that
     # is written outside, that logic would be evaluated for every call and not for every clock edge.
     # It starts low: in Icarus no `always @*` runs before something in it has changed.
@@ -152,7 +152,7 @@ def _lines(config: CspConfig) -> Iterator[str]:
     yield ""
     yield f"  assign valid = {{{', '.join(f'{name}_valid' for name in reversed(STREAMS))}}};"
     yield f"  assign ready = {{{', '.join(f'{name}_ready' for name in reversed(STREAMS))}}};"
-    yield "  always @(posedge clk) idle <= now_idle;"
+    yield "  always @(posedge clk) {idle, was_idle} <= {was_idle & now_idle, now_idle};"
     yield "  always @(posedge clk)"
     yield "    if (reset) begin"
     yield "      cycle <= 0;"

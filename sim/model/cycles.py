@@ -17,19 +17,24 @@ import numpy.typing as npt
 
 from csp_hw.array import Array
 from csp_hw.config import CspConfig
+from csp_hw.drain import queue_depth
 from csp_hw.issue import PRODUCT_LATENCY
 from csp_hw.output import INT32_WORDS
 from csp_hw.slice import SLICE
 
+#: Cycles from a word's leaving a queue until another one may enter.
+FREED = 2
+#: Cycles from a word's leaving the queue behind the array until another one may be asked for.
+ASKED_AGAIN = 3
 #: Cycles from a tile's last product to the first cycle in which its drain can be asked for.
 DRAIN_START = Array.DRAIN_DISTANCE + PRODUCT_LATENCY - 1
 #: Cycles from the step that finds a block's last tap until the block's first product.
 START_UP = 7
 #: Cycles from a live word's acceptance by the output stage until it is idle again.
-OUTPUT_LATENCY = 14
-OUTPUT_LATENCY_INT32 = 10
+OUTPUT_LATENCY = 15
+OUTPUT_LATENCY_INT32 = 11
 #: Cycles from the last parameter's transfer until the output stage accepts a word.
-PARAMS_LATENCY = 2
+PARAMS_LATENCY = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,8 +79,9 @@ class Cycles:
 class Queue:
     """Times at which the words of a buffered queue may enter, and are offered.
 
-    A word enters if fewer than ``depth`` others are inside, moves to the slice when that has a
-    place, and is offered when those before it have left, from the next cycle on.
+    A word enters if no more than ``depth`` others are inside or left in the cycle before, moves to
+    the slice when that has a place, and is offered when those before it have left, from the next
+    cycle on.
     """
 
     def __init__(self, depth: int) -> None:
@@ -85,8 +91,8 @@ class Queue:
 
     def enters_from(self, ahead: int = 0) -> int:
         """Give the first cycle in which the next word finds room, or so many words ahead."""
-        index = len(self._left) + ahead - self._depth
-        return self._left[index] + 1 if index >= 0 else 0
+        index = len(self._left) + ahead - self._depth - 1
+        return self._left[index] + FREED if index >= 0 else 0
 
     def enter(self, time: int) -> int:
         """Let the next word enter, and give the first cycle in which it is offered.
@@ -149,7 +155,7 @@ class _Drain:
     def __init__(self, config: CspConfig, work: Work, *, loaded: int) -> None:
         self._work = work
         self._latency = Array.drain_latency(config)
-        self._room = self._latency + 8
+        self._room = queue_depth(config)
         self._free = 0
         self._taken: list[int] = []
         self._accepts = loaded
@@ -161,7 +167,7 @@ class _Drain:
         ask = max(finished + DRAIN_START, self._free) - 1
         for lane in np.repeat(live.reshape(-1), self._work.chunks):
             asked = len(self._taken)
-            room = self._taken[asked - self._room] + 1 if asked >= self._room else 0
+            room = self._taken[asked - self._room] + ASKED_AGAIN if asked >= self._room else 0
             ask = max(ask + 1, room)
             left = self._taken[-1] if self._taken else -1
             self._moved = max(ask + self._latency + 2, self._moved + 1, left)
@@ -169,7 +175,7 @@ class _Drain:
             self._taken.append(taken)
             self._accepts = taken + (INT32_WORDS if lane and self._work.int32 else 1)
             latency = OUTPUT_LATENCY_INT32 if self._work.int32 else OUTPUT_LATENCY
-            self.idle = max(self.idle, taken + (latency if lane else 1))
+            self.idle = max(self.idle, taken + (latency if lane else ASKED_AGAIN))
         self._free = ask + 1
         return ask
 
@@ -184,6 +190,7 @@ def cycles(config: CspConfig, work: Work) -> Cycles:
     drain = _Drain(config, work, loaded=work.chunks * config.cols - 1 + PARAMS_LATENCY)
     tiles = iter(work.tiles)
     half = 0
+    began = -1  # when the tile before was loaded
     free_from = [0, 0]  # of each half of the accumulation buffer
     live = work.tiles[0]
     starts_tile = True
@@ -205,9 +212,10 @@ def cycles(config: CspConfig, work: Work) -> Cycles:
             live = next(tiles)
             overlaps = config.overlaps(work.chunks, len(live))
             half = 1 - half
-            place = free_from[half] if overlaps else max(free_from)
-            bank += max(0, place - max(load, done + 1))
-            load = max(load, place)
+            # Whether its place is free is known a cycle later.
+            place = max(free_from[half] if overlaps else max(free_from), began + 1) + 1
+            bank += max(0, place - max(load, done + 1, began + 2))
+            load = began = max(load, place)
         blocks.leave(load)
         products = len(live) * sum(gathered)
         issued += products

@@ -21,7 +21,7 @@ from cocotbext.axi import (
 
 from csp_hw.check import CHECKS
 from csp_hw.config import preset
-from csp_hw.control import FLUSH_CYCLES, LEAVE_CYCLES
+from csp_hw.control import LEAVE_CYCLES
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind, pack, unpack
 from csp_hw.register_map import REGISTERS, ErrorCode
 from sim import execute
@@ -365,7 +365,7 @@ async def result_that_nobody_takes(dut):
     bench.sink.pause = False
     cut = await bench.sink.recv(compact=False)
     assert cut.tkeep == [1] * CONFIG.cols + [0] * CONFIG.cols
-    await ClockCycles(dut.clk, 4 + FLUSH_CYCLES + LEAVE_CYCLES)
+    await ClockCycles(dut.clk, 4 + LEAVE_CYCLES)
     assert await bench.read("STATUS") & 1 == 0
     for port in bench.sources.values():
         await port.wait()

@@ -101,7 +101,7 @@ def test_depth_of_a_queue(depth):
 @pytest.mark.parametrize("depth", [2, 4, 16])
 @pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4)])
 def test_queue(depth, gaps):
-    dut = Queue(8, depth)
+    dut = Queue(8, depth, room=depth + 2)
     words = [between(rng_of(depth), 0, 255) for _ in range(100)]
     source, sink = pass_through(dut, dut.i, words, dut.o, 100, constants={}, gaps=gaps)
     assert sink.words == words
@@ -109,8 +109,11 @@ def test_queue(depth, gaps):
         assert sink.cycles == list(range(source.cycles[0] + 2, source.cycles[0] + 102))
 
 
-def test_queue_holds_its_depth_and_one():
-    dut = Queue(8, 4)
-    source, _ = pass_through(dut, dut.i, range(30), dut.o, 30, constants={}, gaps=(0.0, 0.95))
-    lead = [n for n, cycle in enumerate(source.cycles) if cycle < source.cycles[0] + 5]
-    assert len(lead) == 5
+@pytest.mark.parametrize("room", [3, 5, 6])
+def test_queue_holds_as_many_as_it_has_room_for(room):
+    dut = Queue(8, 4, room=room)
+    source, sink = pass_through(dut, dut.i, range(30), dut.o, 30, constants={}, gaps=(0.0, 0.95))
+    assert sink.cycles[0] > source.cycles[0] + room
+    assert source.cycles[:room] == list(range(source.cycles[0], source.cycles[0] + room))
+    for word, left in zip(source.cycles[room:], sink.cycles, strict=False):
+        assert word == left + 2

@@ -160,7 +160,7 @@ def fill(whole, *, before=()):
     steps += [{"clear": 1, "write": 0}, {"clear": 0, "write": 0}]
     for beat in beats:
         steps += [{"write": 1, "beat": beat}, {"write": 0, "beat": (1 << width) - 1}]
-    return steps + [{"write": 0}] * 2
+    return steps + [{"write": 0}] * 3
 
 
 def filled(whole, **broken):
@@ -176,7 +176,7 @@ def test_buffer_keeps_each_field():
         seen = filled(whole, before=[3, 5])
         assert seen[-1]["descriptor"] == unpack(whole.to_bytes(DESCRIPTOR_BYTES, "little"))
         assert seen[-1]["reserved"] == 0
-        assert [at["last"] for at in seen[-6:]] == [0, 1, 1, 0, 0, 0]
+        assert [at["last"] for at in seen[-7:]] == [0, 1, 1, 0, 0, 0, 0]
 
 
 def test_reserved_bits_are_zero():

@@ -128,26 +128,26 @@ class Run:
                 drained.append(tile)
                 self.drained_in.append(cycle)
                 occupied -= {0, 1} if done == 3 else {tile.half}
-            # Busy from the cycle after a tile's end until its last word has left.
+            # Busy from a tile's end until two cycles after its last word has left.
             assert busy == self.busy_due(cycle), f"cycle {cycle}"
             cycle += 1
         assert len(drained) == len(self.tiles)
 
     def busy_due(self, cycle):
-        begun = sum(at < cycle for at in self.finished_in)
-        left = sum(at < cycle for at in self.sink.cycles)
+        begun = sum(at <= cycle for at in self.finished_in)
+        left = sum(at + 2 < cycle for at in self.sink.cycles)
         return left < sum(self.lengths[:begun])
 
     def play(self):
         simulate(self.dut, self.bench, self.sink.run)
         assert self.sink.words == self.words
         assert len(self.asked_in) == len(self.requests)
-        # Each tile's first request keeps its distance: the product enters the array a cycle after
+        # Each tile's first request keeps its distance: the product enters the array as it is
         # `finished`. A half is free from the cycle in which its last word is asked for.
         start = 0
         for number, length in enumerate(self.lengths):
             asked = self.asked_in[start : start + length]
-            assert asked[0] >= self.finished_in[number] + PRODUCT_LATENCY + Array.DRAIN_DISTANCE
+            assert asked[0] >= self.finished_in[number] + PRODUCT_LATENCY + Array.DRAIN_DISTANCE - 1
             assert self.drained_in[number] == asked[-1] - 1
             start += length
         return self
@@ -175,7 +175,7 @@ def test_one_word_a_cycle_also_across_tiles(chunks):
     for tile in tiles:
         tile.live &= (1 << (tile.interleave * CONFIG.rows)) - 1
     run = Run(tiles, chunks).play()
-    assert run.asked_in[0] == run.finished_in[0] + PRODUCT_LATENCY + Array.DRAIN_DISTANCE
+    assert run.asked_in[0] == run.finished_in[0] + PRODUCT_LATENCY + Array.DRAIN_DISTANCE - 1
     count = len(run.words)
     assert count == 6 * 8
     assert run.asked_in == list(range(run.asked_in[0], run.asked_in[0] + count))

@@ -251,6 +251,7 @@ class Run:
         """Offer layer after layer; look at the counters when each is done."""
         dut = self.dut
         cycles = results = 0
+        spent = None  # cycles of the layer whose counters are complete in the next cycle
         was_idle = True
         while len(self.reports) < len(self.layers):
             if self.taken < len(self.layers):
@@ -261,14 +262,17 @@ class Run:
             )
             assert ready == (idle and was_idle)
             was_idle = idle
+            if spent is not None:
+                self.reports.append(Report(plain(counters), spent))
+                spent = None
             cycles += not idle
             results += valid & takes
             if not ready:
                 continue
-            if self.taken:
+            if 0 < self.taken <= len(self.layers):
                 layer = self.layers[self.taken - 1]
                 assert results == len(layer.words["results"]), "idle before the last result"
-                self.reports.append(Report(plain(counters), cycles))
+                spent = cycles
             cycles = results = 0
             self.taken += 1
 

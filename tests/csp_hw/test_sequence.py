@@ -16,7 +16,9 @@ def test_streams_are_cut_into_layers(gap, slow):
     rng = rng_of(int(10 * gap), len(slow))
     layers = [{"taps": between(rng, 1, 13), "tiles": between(rng, 1, 4)} for _ in range(8)]
     words = [n for n, layer in enumerate(layers) for _ in range(layer["tiles"])]
-    beats = [n for n in words for _ in range(-(-layers[n]["taps"] // 4))]
+    sizes = [-(-layer["taps"] // 4) for layer in layers]
+    beats = [n for n in words for _ in range(sizes[n])]
+    lasts = [int(k == sizes[n] - 1) for n in words for k in range(sizes[n])]
     dut = LayerSequencer(CONFIG)
     # Each word carries its layer's number.
     tiles = [{"interleave": 1, "live": n % 4} for n in words]
@@ -59,4 +61,5 @@ def test_streams_are_cut_into_layers(gap, slow):
             current += taken
 
     simulate(dut, *(sink.run for sink in sinks), background=[s.run for s in sources] + [stages])
-    assert [sink.words for sink in sinks] == [tiles, counts]
+    ended = [{"counts": n, "last": last} for n, last in zip(counts, lasts, strict=True)]
+    assert [sink.words for sink in sinks] == [tiles, ended]

@@ -22,9 +22,19 @@ def words_of(tile, lookahead):
     return [padded[n : n + lookahead] for n in range(0, len(padded), lookahead)]
 
 
-def kernel_of(rng, taps, lookahead):
+def beats_of(tiles, lookahead):
+    """Give the words of tiles as the scanner gets them."""
+    words = [words_of(tile, lookahead) for tile in tiles]
+    return [
+        {"counts": word, "last": int(n == len(tile) - 1)}
+        for tile in words
+        for n, word in enumerate(tile)
+    ]
+
+
+def kernel_of(rng, taps, config):
     """Give a random kernel: words of a position, positions of a line; seldom one that fits J."""
-    words = -(-taps // lookahead)
+    words = min(-(-taps // config.lookahead), config.line_words * config.cols // config.lookahead)
     return {"position_words": between(rng, 1, words + 1), "kernel_w": between(rng, 1, 11)}
 
 
@@ -85,9 +95,9 @@ def scan(tiles, lookahead, *, gaps=(0.0, 0.0), seed=0):
     """Compare the scanner with the reference; give the cycles of its input and output."""
     config = CONFIG.replace(lookahead=lookahead)
     dut = Scanner(config)
-    words = [word for tile in tiles for word in words_of(tile, lookahead)]
+    words = beats_of(tiles, lookahead)
     expected = [survivor for tile in tiles for survivor in ref_survivors(tile)]
-    kernel = kernel_of(rng_of(seed, 9), len(tiles[0]), lookahead)
+    kernel = kernel_of(rng_of(seed, 9), len(tiles[0]), config)
     positions = [where for tile in tiles for where in ref_positions(tile, config, **kernel)]
     source, sink = pass_through(
         dut,
@@ -97,7 +107,7 @@ def scan(tiles, lookahead, *, gaps=(0.0, 0.0), seed=0):
         len(expected),
         gaps=gaps,
         seed=seed,
-        constants={"taps": len(tiles[0]), **kernel},
+        constants=kernel,
     )
     found = [word["position"] for word in sink.words]
     assert known(found, positions) == positions
@@ -136,7 +146,7 @@ def test_scanner_takes_as_many_cycles_as_a_word_has_survivors(lookahead, density
     tiles = [random_counts(rng, 6 * lookahead, density) for _ in range(4)]
     words, taken, _ = scan(tiles, lookahead)
     for n in range(len(words) - 1):
-        survivors = sum(count > 0 for count in words[n])
+        survivors = sum(count > 0 for count in words[n]["counts"])
         assert taken[n + 1] - taken[n] == max(1, survivors), f"word {n}"
 
 
@@ -207,9 +217,9 @@ def test_assembler_gathers_while_its_output_is_blocked():
 def control(tiles, config, period, *, gaps=(0.0, 0.0, 0.0), kernel=None, seed=0):
     """Compare blocks and positions with the reference; give the cycles of all three streams."""
     dut = SkipController(config)
-    words = [word for tile in tiles for word in words_of(tile, config.lookahead)]
+    words = beats_of(tiles, config.lookahead)
     expected = [block for tile in tiles for block in ref_blocks(tile, period, config.max_period)]
-    kernel = kernel or kernel_of(rng_of(seed, 9), len(tiles[0]), config.lookahead)
+    kernel = kernel or kernel_of(rng_of(seed, 9), len(tiles[0]), config)
     wanted = [where for tile in tiles for where in ref_positions(tile, config, **kernel)]
     positions = Sink(dut.positions, len(wanted), gap=gaps[2], seed=seed + 1)
     source, sink = pass_through(
@@ -220,7 +230,7 @@ def control(tiles, config, period, *, gaps=(0.0, 0.0, 0.0), kernel=None, seed=0)
         len(expected),
         gaps=gaps[:2],
         seed=seed,
-        constants={"taps": len(tiles[0]), "period": period, **kernel},
+        constants={"period": period, **kernel},
         beside=[positions.run],
     )
     assert sink.words == expected
@@ -268,11 +278,11 @@ def test_meaningless_positions_do_no_harm(cols, lookahead, line_bytes):
     config = CONFIG.replace(rows=32, cols=cols, lookahead=lookahead, line_bytes=line_bytes)
     rng = rng_of(cols)
     tiles = [random_counts(rng, 60, density) for density in DENSITIES]
-    words = [word for tile in tiles for word in words_of(tile, lookahead)]
+    words = beats_of(tiles, lookahead)
     expected = [block for tile in tiles for block in ref_blocks(tile, 3, config.max_period)]
     for kernel in ({"position_words": 0, "kernel_w": 0}, {"position_words": 1, "kernel_w": 1}):
         dut = SkipController(config)
-        constants = {"taps": 60, "period": 3, **kernel}
+        constants = {"period": 3, **kernel}
         positions = Sink(dut.positions, sum(len(ref_survivors(tile)) for tile in tiles))
         _, sink = pass_through(
             dut, dut.i, words, dut.o, len(expected), constants=constants, beside=[positions.run]
@@ -287,10 +297,9 @@ def test_a_tap_waits_for_its_position_to_be_taken():
     # it is told to; a block is there only if all of its positions were taken.
     config = CONFIG.replace(max_period=2)
     dut = SkipController(config)
-    source = Source(dut.i, [[1, 2, 3, 0], [4, 0, 0, 0], [0] * 4, [0] * 4])
+    source = Source(dut.i, beats_of([[1, 2, 3, 0, 4], [0] * 5], 4))
 
     async def bench(ctx):
-        ctx.set(dut.taps, 5)
         ctx.set(dut.period, 2)
         ctx.set(dut.position_words, 1)
         ctx.set(dut.kernel_w, 2)
@@ -320,11 +329,10 @@ def test_controller_runs_ahead_by_its_queues():
     # While nothing is taken, F blocks and F · T taps wait, and some in the stages between.
     config = CONFIG.replace(max_period=4, row_blocks=2)
     dut = SkipController(config)
-    words = words_of([1] * 200, 4)
+    words = beats_of([[1] * 200], 4)
     taken = []
 
     async def source(ctx):
-        ctx.set(dut.taps, 200)
         ctx.set(dut.period, 4)
         ctx.set(dut.positions.ready, 1)
         await ctx.tick()

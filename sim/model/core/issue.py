@@ -42,6 +42,7 @@ class IssueTimes:
         self._size = config.run_words
         self._room = Recent(self._size)
         self._half = 0
+        self._began = EARLY  # when the tile before was loaded
         self._free = [0, 0]  # from when on each half of the accumulation buffer is
 
     @property
@@ -51,12 +52,13 @@ class IssueTimes:
 
     def state(self) -> list[Times]:
         """Give the times that what comes may depend on, between two tiles, but for the drains."""
-        return [np.array([self.done, self._sent], dtype=np.int64), self._room.all()]
+        began = max(self._began, self.done - 2)  # what is older does not matter
+        return [np.array([self.done, self._sent, began], dtype=np.int64), self._room.all()]
 
     def resume(self, state: Sequence[Times]) -> None:
         """Go on from the times of a state, a tile later."""
         single, room = state
-        self.done, self._sent = single.tolist()
+        self.done, self._sent, self._began = single.tolist()
         self._room.extend(room)
         self._half = 1 - self._half
 
@@ -80,12 +82,16 @@ class IssueTimes:
         spent, done = self.spent, self.done
         self._half = 1 - self._half
         place = self._free[self._half] if overlaps else max(self._free)
-        load = max(available, done, given, place)
+        # Whether there is one is known a cycle after the command is seen, behind the one before.
+        asked = max(given, self._began + 1) + 1
+        place = max(place + 1, asked)
+        load = max(available, done, place)
         tiles = max(0, command - (done + 1))
-        bank = max(0, place - max(given, available, done + 1))
+        bank = max(0, place - max(asked, available, done + 1))
         spent["stalled_tiles"] += tiles
         spent["stalled_bank"] += bank
         spent["stalled_counts"] += load - done - tiles - bank
+        self._began = load
         return load
 
     def next(self, available: int) -> int:

@@ -16,7 +16,7 @@ from csp_hw.slice import SLICE
 from sim.model.core.memory import EARLY, Times, chain, extend, log, numbers, since
 from sim.model.core.reader import ReadPort, Waiting
 from sim.model.core.writer import WritePort
-from sim.model.cycles import DRAIN_START
+from sim.model.cycles import ASKED_AGAIN, DRAIN_START
 
 Bools = npt.NDArray[np.bool_]
 
@@ -253,7 +253,9 @@ class DrainTimes:
         each = output.INT32_WORDS if self._int32 else 1
         for lane in np.repeat(live.reshape(-1), self._chunks).tolist():
             asked = len(taken)
-            ask = max(ask + 1, taken[asked - self._room] + 1 if asked >= self._room else 0)
+            ask = max(
+                ask + 1, taken[asked - self._room] + ASKED_AGAIN if asked >= self._room else 0
+            )
             self._moved = max(ask + self._latency + 2, self._moved + 1, taken[-1] if taken else 0)
             accept = max(self._moved + 1, self._accepts)
             index = each * self._live + each - output.CREDITS - 1
@@ -261,7 +263,7 @@ class DrainTimes:
                 accept = max(accept, self._results[index] + 1)
             taken.append(accept)
             self._accepts = accept + 1
-            self.idle = max(self.idle, accept + 1)
+            self.idle = max(self.idle, accept + ASKED_AGAIN)
             if lane:
                 self._launch(accept)
         self._free = ask + 1
@@ -281,9 +283,9 @@ class DrainTimes:
         # Times grow by one at least, so the last place that is waited for is the latest one; places
         # of this tile's own words come next.
         old = known - room + min(count, room) - 1
-        if old >= 0 and taken[old] + 1 > first + old - known + room:
+        if old >= 0 and taken[old] + ASKED_AGAIN > first + old - known + room:
             return False
-        if count > room and accepted - room + 1 > first:
+        if count > room and accepted - room + ASKED_AGAIN > first:
             return False
         old = left - output.CREDITS + min(count, output.CREDITS) - 1
         if old >= 0 and results[old] + 1 > accepted + old - left + output.CREDITS:
@@ -298,7 +300,7 @@ class DrainTimes:
         self._moved, self._accepts, self._free = last - 1, last + 1, first + count
         self._stepped = [*self._stepped, *range(offered + 1, offered + count + 1)][-SLICE:]
         self._live += count
-        self.idle = max(self.idle, offered + count)
+        self.idle = max(self.idle, offered + count + 1)
         return True
 
     def _try(self, finished: int, live: npt.NDArray[np.bool_]) -> int | None:
@@ -323,7 +325,7 @@ class DrainTimes:
         recent = np.concatenate((since(taken, low), accepted))
         begin = min(count, max(0, room - known))
         waits = recent[: count - begin]
-        if np.any(waits + 1 > ask[begin:]):
+        if np.any(waits + ASKED_AGAIN > ask[begin:]):
             return None
         launched = accepted[lanes]
         if not len(launched):
@@ -357,12 +359,12 @@ class DrainTimes:
         last = int(accepted[-1])
         self._moved = last - 1
         self._free = int(ask[-1]) + 1
-        self.idle = max(self.idle, last + 1)
+        self.idle = max(self.idle, last + ASKED_AGAIN)
         self._accepts = last + (output.INT32_WORDS if self._int32 and lanes[-1] else 1)
         if results is not None:
             extend(self._results, results)
             self._live += len(results) // (output.INT32_WORDS if self._int32 else 1)
-            self.idle = max(self.idle, int(results[-1]) + 1)
+            self.idle = max(self.idle, int(results[-1]) + 2)
         return self._free - 1
 
     def _launch(self, accepted: int) -> None:
@@ -390,4 +392,4 @@ class DrainTimes:
             offered = max(offered, self._stepped[-SLICE] + 1)
             self._results.append(offered)
             self._stepped = [*self._stepped[1:], self._pool.take(offered + 1)]
-        self.idle = max(self.idle, self._results[-1] + 1)
+        self.idle = max(self.idle, self._results[-1] + 2)

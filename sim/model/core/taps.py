@@ -13,7 +13,7 @@ from csp_hw.config import CspConfig
 from csp_hw.feeder.replay import LEAST_TAPS
 from csp_hw.slice import SLICE
 from sim.model.core.memory import EARLY, Recent, Times, chain, numbers
-from sim.model.cycles import Queue
+from sim.model.cycles import FREED, Queue
 from sim.program.passes import Pass
 
 #: From a tap's position to the taps that the feeder keeps, if it has room.
@@ -273,7 +273,7 @@ class TapTimes:
         self._tap = 0  # of the tile
         self._sent = EARLY
         # When taps left what they wait in, so that later ones had room.
-        self._joined = Recent(config.row_blocks * config.max_period)
+        self._joined = Recent(config.row_blocks * config.max_period + 1)
         self._read = Recent(kept_taps(config))
         self._blocks = Queue(config.row_blocks)
         self._resolver = Resolver(opened - 1)
@@ -359,7 +359,7 @@ class TapTimes:
         end = tap + taps
         steps = scanner.taps[tap + 1 : end + 1]
         sent = self._joined.before(taps) - steps
-        sent += 1
+        sent += FREED
         np.maximum(sent, self._lead[tap + 1 : end + 1], out=sent)
         sent[0] = max(int(sent[0]), self._sent - scanner.steps[tap])
         np.maximum.accumulate(sent, out=sent)

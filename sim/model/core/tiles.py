@@ -17,6 +17,8 @@ SCANNED = 4
 HELD = 2
 #: From the last lane of a tile to the same.
 WALKED = 3
+#: And to its command's going to the register on offer.
+COLLECTED = 2
 #: From the cycle in which a tile's limit is adopted to the first beat that it lets in.
 ADOPTED = 2
 #: From the last word of the last tile to the first beat that no limit holds back.
@@ -67,23 +69,26 @@ class TileTimes:
         self._start = start
         self.open = start + max(fields["kernel_h"], fields["kernel_w"]) + SCANNED
         self._entries, self._port, self._source = entries, port, source
+        self._entry = EARLY  # when the entry before went to the slice behind the list
+        self._listed = [EARLY, EARLY]  # and when the last two left that
         self._places = MapPlaces(step, config)
         last = self._tiles[-1]
         self._lanes = lane_times(step, last.base + last.interleave * config.rows)
-        self._entry_left, self._measured_left = EARLY, EARLY
+        self._measured_left = EARLY
         self._walks = [EARLY, EARLY]  # when the last two tiles went to the walker
         self._sliced = EARLY  # and the last one to the slice before it
         self._told = EARLY  # when what the gate must know of a tile went to the slice before it
         self._spans = [EARLY, EARLY]  # and when it left the slice: of the last two tiles
         self._stepped = EARLY  # when the lane before was walked over
         self._lane = 0
-        self._moved = EARLY  # when the command before went to the register on offer
+        self._moved = EARLY  # when the command before went to the slice behind the walker
         self._groups = 0
         self._taken = EARLY
         # Told from outside.
         self.released: list[int] = []  # groups of lanes
         self.finished = EARLY  # the last word of the tile before is asked for
-        self.commanded = EARLY  # when the command of the tile before went to the issuer's slice
+        # When the commands of the last two tiles left the walker's slice for the issuer's.
+        self._before = self.commanded = EARLY
         self.loaded = [EARLY, EARLY]  # and when it left that: of the last two tiles
 
     def take(self, number: int) -> Taken:
@@ -91,7 +96,7 @@ class TileTimes:
         tile = self._tiles[number]
         span = self._enter()
         stepped = self._walk(tile.base, tile.interleave)
-        self._moved = max(stepped + 1, self.commanded)
+        self._moved = max(stepped + COLLECTED, self._moved + 1, self._before + 1)
         # What may be overwritten, and what must be there.
         adopted = max(span + 1, self.finished)
         limit = self._places.below(tile.base + self._places.near)
@@ -101,15 +106,18 @@ class TileTimes:
         complete = self._stored(needed) + 1 if needed else self.open + 1
         self._taken = max(self.finished, span + HELD, complete + 1, stepped + WALKED)
         command = self._moved + 1
+        self._before = self.commanded
         self.commanded = max(command, self.commanded + 1, self.loaded[-2] + 1)
         return Taken(self._taken, command, self.commanded + 1)
 
     def _enter(self) -> int:
         """Take the next entry of the list; give when the gate takes what it says."""
-        entry = max(self._entries.offer(), self._entry_left, self._start + 1)
+        entry = max(self._entries.offer(), self._entry + 2, self._listed[-2] + 1, self._start + 1)
+        self._entry = entry
         self._entries.take(entry)
-        self._entry_left = max(entry + 1, self._measured_left)
-        measured = max(self._entry_left + 1, self.open, self._sliced, self._told)
+        listed = max(entry + 1, self._listed[-1] + 1, self._measured_left)
+        self._listed = [self._listed[-1], listed]
+        measured = max(listed + 1, self.open, self._sliced, self._told)
         self._measured_left = measured
         self._sliced = max(measured + 1, self._walks[-2] + 1)
         self._walks = [self._walks[-1], max(self._sliced + 1, self._stepped)]

@@ -13,10 +13,12 @@ from csp_hw.core import MAP_DEPTH
 from csp_hw.slice import SLICE
 from sim.cosim.core.jobs import Timing
 from sim.model.core.bursts import Planner, Run
-from sim.model.core.memory import EARLY, Bucket, Flow, Times, extend, log, since
+from sim.model.core.memory import EARLY, Bucket, Flow, Times, extend, log
 
 #: From a beat's entry to its counting for a burst.
-COUNTED = 1
+COUNTED = 2
+#: Beats in the queue, those included whose place is not free yet, which takes a while.
+PLACES, FREED = MAP_DEPTH + 2, 2
 #: From a burst's announcement to its first beat's leaving the queue, and from there to the port.
 LENGTH, PORT = 2, 1
 
@@ -43,9 +45,11 @@ class WritePort:
         self._starts: list[int] = []  # first beats of bursts
         self._flows: list[Flow] = []  # and when they move on the port
         self._sent = 0  # beats
-        self._first: list[int] = []  # when the first beat of each burst leaves the queue
-        self._moved = EARLY  # the last beat on the port,
-        self._last_left = EARLY  # and when it left the queue
+        # When the first beat of each burst leaves the queue, and the second one if there is one.
+        self._first: list[int] = []
+        self._seconds: list[int] = []
+        self._moves = [EARLY] * SLICE  # the last beats on the port
+        self._last_left = EARLY  # and when the last one left the queue
         self._sliced = EARLY  # when the burst before went to the slice behind the planner
         self._announced = [EARLY] * SLICE  # and all of them to the port
         self._address = EARLY  # when the address before was taken
@@ -53,17 +57,8 @@ class WritePort:
 
     def room(self) -> int:
         """Give from when on the next beat may enter."""
-        index = len(self._entered) - MAP_DEPTH
-        return self._room(index) if index >= 0 else 0
-
-    def _room(self, index: int) -> int:
-        """Give from when on there is a place for the beat that comes ``MAP_DEPTH`` after one."""
-        # It goes to the register behind the queue's memory when it is there, and the one before
-        # it leaves that register.
-        fetched = self._entered[index] + 1
-        if index:
-            fetched = max(fetched, self._entered[index - 1] + 2, self._left(index - 1))
-        return fetched + 1
+        index = len(self._entered) - PLACES
+        return self._left(index) + FREED if index >= 0 else 0
 
     def _left(self, number: int) -> int:
         """Give when a beat leaves the queue."""
@@ -71,10 +66,9 @@ class WritePort:
             self._burst()
         index = bisect_right(self._starts, number) - 1
         place = number - self._starts[index]
-        if not place:
-            return self._first[index]
-        # It leaves when the one before it moves, or a cycle after that one has left.
-        return max(self._flows[index].at(place - 1), self._first[index] + place)
+        if place < SLICE:
+            return (self._first, self._seconds)[place][index]
+        return max(self._flows[index].at(place - SLICE) + 1, self._first[index] + place)
 
     def enter(self, time: int) -> None:
         """Take the next beat."""
@@ -87,51 +81,50 @@ class WritePort:
         """
         count = len(self._entered)
         planner, bursts = copy.copy(self._planner), len(self._starts)
-        before = (self._sent, self._moved, self._last_left, self._address, self._sliced)
+        before = (self._sent, self._moves, self._last_left, self._address, self._sliced)
         credit = self._bucket.x
         extend(self._entered, times)
-        low, high = max(0, count - MAP_DEPTH), len(self._entered) - MAP_DEPTH
+        low, high = max(0, count - PLACES), len(self._entered) - PLACES
         if high <= low:
             return True
         if ramp:
             # Beats leave a cycle after each other at the earliest: the last one is the latest.
-            finds_room = high < 2 or self._left(high - 2) < int(times[-1])
+            finds_room = self._left(high - 1) + FREED <= int(times[-1])
         else:
-            finds_room = bool(np.all(self._rooms(low, high) <= times[low + MAP_DEPTH - count :]))
+            finds_room = bool(
+                np.all(self._lefts(low, high) + FREED <= times[low + PLACES - count :])
+            )
         if finds_room:
             return True
         self._planner = planner
-        self._sent, self._moved, self._last_left, self._address, self._sliced = before
+        self._sent, self._moves, self._last_left, self._address, self._sliced = before
         self._bucket.x = credit
         del self._entered[count:]
-        for kept in (self._starts, self._first, self._answers):
+        for kept in (self._starts, self._first, self._seconds, self._answers):
             del kept[bursts:]
         del self._flows[bursts:], self._announced[bursts + SLICE :]
         return False
 
-    def _rooms(self, low: int, high: int) -> Times:
-        """Give :meth:`_room` of beats low … high − 1."""
-        entered = since(self._entered, max(low - 1, 0), high)
-        rooms = entered[-(high - low) :] + 1
-        begin = max(low - 1, 0)
-        if high - 1 > begin:
-            self._left(high - 2)
-            index = bisect_right(self._starts, begin) - 1
-            starts = np.array(self._starts[index:], dtype=np.int64)
-            flows = self._flows[index:]
-            sizes = np.diff(np.append(starts, self._sent))
-            firsts = np.repeat(np.array(self._first[index:], dtype=np.int64), sizes)
-            moved = np.repeat(np.array([flow.first for flow in flows], dtype=np.int64), sizes)
-            credit = np.repeat(np.array([flow.credit for flow in flows], dtype=np.int64), sizes)
-            place = np.arange(starts[0], self._sent) - np.repeat(starts, sizes)
-            bucket = self._bucket
-            later = (credit + (place - 2) * bucket.beat) // bucket.rate
-            before = np.maximum(moved + place - 1, np.where(place > 1, later, 0))
-            left = np.where(place > 0, np.maximum(before, firsts + place), firsts)
-            left = left[begin - int(starts[0]) : high - 1 - int(starts[0])]
-            late = np.maximum(entered[: len(left)] + 2, left)
-            rooms[len(rooms) - len(late) :] = np.maximum(rooms[len(rooms) - len(late) :], late)
-        return rooms + 1
+    def _lefts(self, low: int, high: int) -> Times:
+        """Give :meth:`_left` of beats low … high − 1."""
+        self._left(high - 1)
+        index = bisect_right(self._starts, low) - 1
+        starts = np.array(self._starts[index:], dtype=np.int64)
+        flows = self._flows[index:]
+        sizes = np.diff(np.append(starts, self._sent))
+        firsts = np.repeat(np.array(self._first[index:], dtype=np.int64), sizes)
+        seconds = np.repeat(np.array(self._seconds[index:], dtype=np.int64), sizes)
+        moved = np.repeat(np.array([flow.first for flow in flows], dtype=np.int64), sizes)
+        credit = np.repeat(np.array([flow.credit for flow in flows], dtype=np.int64), sizes)
+        place = np.arange(starts[0], self._sent) - np.repeat(starts, sizes)
+        bucket = self._bucket
+        # Of the beat two before: it is the first one, or waits for the memory, too.
+        later = (credit + (place - SLICE - 1) * bucket.beat) // bucket.rate
+        before = np.maximum(moved + place - SLICE, np.where(place > SLICE, later, 0))
+        left = np.maximum(before + 1, firsts + place)
+        left = np.where(place == 1, seconds, np.where(place == 0, firsts, left))
+        lefts: Times = left[low - int(starts[0]) : high - int(starts[0])]
+        return lefts
 
     def end(self) -> int:
         """Give the cycle of the last answer, all beats being in."""
@@ -155,17 +148,24 @@ class WritePort:
         self._address = address = announced + 1
         if count >= self._slots:
             self._address = address = max(address, answers[-self._slots] + 1)
-        first = max(announced + LENGTH, self._moved)
+        # A slice before the port takes a beat when the one two before it is on the port.
+        before, moved = self._moves
+        first = max(announced + LENGTH, before + 1)
         if count:
             first = max(first, self._last_left + 1)
-        flow = self._bucket.flow(max(first + PORT, self._moved + 1), beats)
+        flow = self._bucket.flow(max(first + PORT, moved + 1), beats)
+        second = max(first, moved) + 1
         self._starts.append(start)
         self._flows.append(flow)
         self._first.append(first)
+        self._seconds.append(second)
         self._sent = start + beats
-        self._moved = moved = flow.at(beats - 1)
-        self._last_left = max(flow.at(beats - 2), first + beats - 1) if beats > 1 else first
-        answer = max(address, moved) + self._latency
+        self._moves = [flow.at(beats - 2) if beats > 1 else moved, flow.at(beats - 1)]
+        if beats > SLICE:
+            self._last_left = max(flow.at(beats - 1 - SLICE) + 1, first + beats - 1)
+        else:
+            self._last_left = (first, second)[beats - 1]
+        answer = max(address, self._moves[-1]) + self._latency
         if count:
             answer = max(answer, answers[-1] + 1)
         answers.append(answer)
