@@ -75,6 +75,53 @@ def counts_at(worth: Floats, price: float) -> Counts:
     return np.asarray((worth > price).sum(axis=-2, dtype=np.int64))
 
 
+def counts_for_shares(
+    weights: Weights,
+    cols: int,
+    shares: Sequence[float],
+    *,
+    moments: Floats | None = None,
+    name: str = "weights",
+) -> list[Counts]:
+    """Give the counts with which a layer keeps at most some shares of its weights that are not 0.
+
+    It keeps at least its best chunk.
+
+    Parameters
+    ----------
+    weights : [..., M, J]
+    cols : int
+        Filters of a chunk.
+    shares : sequence of float
+        Above 0, at most 1.
+    moments : float64 [..., J], optional
+        Mean of the squared activations of each tap.
+    name : str
+        What error messages call the layer.
+
+    Returns
+    -------
+    list of int64 [..., J]
+
+    Raises
+    ------
+    CspError
+        A weight is NaN or infinite.
+    """
+    worth = worths(weights, cols, moments=moments, name=name)
+    nonzero = chunk_sums((np.asarray(weights) != 0).astype(np.float64), cols).ravel()
+    order = np.argsort(-worth, axis=None, kind="stable")
+    prices, stored = worth.ravel()[order], np.cumsum(nonzero[order])
+    found = []
+    for share in shares:
+        fitting = int(np.searchsorted(stored, share * stored[-1], side="right"))
+        # The first one that no longer fits is the price; chunks that are worth as much go, too.
+        price = prices[fitting] if fitting < len(prices) else 0.0
+        price = min(price, math.nextafter(prices[0], 0.0))
+        found.append(counts_at(worth, price))
+    return found
+
+
 def price_for_sparsity(
     layers: Sequence[Weights],
     cols: int,

@@ -139,16 +139,20 @@ def prune_whole(
 
 def keep(network: FloatNetwork, counts: Mapping[str, Counts], cols: int) -> FloatNetwork:
     """Give the network with the first chunks of each tap, int64 [groups, J] of some layers."""
-
-    def kept(layer: FloatLayer) -> FloatLayer:
-        if layer.name not in counts:
-            return layer
-        mask = cascade.mask_of(counts[layer.name], layer.geometry.group_filters, cols)
-        weights = layer.geometry.matrices_to_weights(layer.matrices * mask)
-        return dataclasses.replace(layer, weights=weights)
-
-    nodes = (kept(node) if isinstance(node, FloatLayer) else node for node in network.nodes)
+    nodes = (
+        kept(node, counts[node.name], cols)
+        if isinstance(node, FloatLayer) and node.name in counts
+        else node
+        for node in network.nodes
+    )
     return dataclasses.replace(network, nodes=tuple(nodes))
+
+
+def kept(layer: FloatLayer, counts: Counts, cols: int) -> FloatLayer:
+    """Give the layer with the first chunks of each tap, int64 [groups, J]."""
+    mask = cascade.mask_of(counts, layer.geometry.group_filters, cols)
+    weights = layer.geometry.matrices_to_weights(layer.matrices * mask)
+    return dataclasses.replace(layer, weights=weights)
 
 
 def _known(network: FloatNetwork, names: Collection[str]) -> dict[str, FloatLayer]:

@@ -190,6 +190,23 @@ class FloatNetwork:
         ]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
+    def output_with(self, layer: FloatLayer, values: Mapping[str, Floats]) -> Floats:
+        """Give the last node's value if a layer is replaced by another one of its name.
+
+        Parameters
+        ----------
+        layer : FloatLayer
+        values : mapping of value name to float64 [N, H, W, C]
+            What :meth:`forward` gives: only what depends on the layer is computed again.
+        """
+        found = {layer.name: layer.forward(*(values[name] for name in layer.sources))}
+        for node in self.nodes:
+            if node.name != layer.name and any(name in found for name in node.sources):
+                inputs = [found.get(name, values[name]) for name in node.sources]
+                found[node.name] = _float_node(node, inputs)
+        last = self.nodes[-1].name
+        return found.get(last, values[last])
+
     def _forward(self, images: npt.NDArray[np.integer]) -> dict[str, Floats]:
         values = {self.input.name: images * np.float64(self.input.scale)}
         for node in self.nodes:

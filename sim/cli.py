@@ -59,6 +59,14 @@ class PruningRule(enum.StrEnum):
     WHOLE = "whole"
 
 
+class BudgetOf(enum.StrEnum):
+    """What a budget is of: sim.costs.Of, without numpy."""
+
+    WEIGHTS = "weights"
+    CYCLES = "cycles"
+    ENERGY = "energy"
+
+
 NetworkFile = Annotated[Path, typer.Argument(metavar="FILE", help="A network (.csp).")]
 PresetName = Annotated[
     str, typer.Option("--preset", help=f"Hardware configuration: {', '.join(PRESETS)}.")
@@ -103,25 +111,36 @@ def inspect(file: NetworkFile) -> None:
 @app.command()
 def prune(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A network (.onnx).")],
-    target: Annotated[
-        float, typer.Option(help="Share of zeros in the layers that are pruned, between 0 and 1.")
-    ],
     samples: Annotated[
         Path, typer.Option(help="Inputs to calibrate with: .npz, .npy or a folder of .npy.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The network to write (.csp).")],
+    target: Annotated[
+        float | None,
+        typer.Option(help="Share of zeros in the layers that are pruned, between 0 and 1."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of --target: the most that the network may cost, as a share of the "
+            "dense one. How much each layer keeps is chosen for the least error."
+        ),
+    ] = None,
+    of: Annotated[
+        BudgetOf | None, typer.Option(help="What the budget is of: cycles if not given.")
+    ] = None,
     onnx: Annotated[
         Path | None,
         typer.Option(help="Also write the pruned graph (.onnx), compared with ONNX Runtime."),
     ] = None,
     preset: PresetName = PRESET,
     rule: Annotated[
-        PruningRule,
+        PruningRule | None,
         typer.Option(
-            help="tails: the CSP paper's; prefix: least error of each layer; whole: the same over "
-            "all layers, whose sparsities then differ."
+            help="With --target. tails: the CSP paper's; prefix: least error of each layer; whole, "
+            "if not given: the same over all layers, whose sparsities then differ."
         ),
-    ] = PruningRule.WHOLE,
+    ] = None,
     reorder: Annotated[
         bool, typer.Option("--reorder/--no-reorder", help="Put filters into a better order first.")
     ] = True,
@@ -132,14 +151,17 @@ def prune(
 
     from csp_algo.prune import Rule
     from sim import prune as csp_prune
+    from sim.costs import Of
 
     options = csp_prune.Options(
         model=model,
         samples=samples,
         target=target,
+        budget=budget,
+        of=None if of is None else Of(of.value),
         output=output,
         preset=preset,
-        rule=Rule(rule.value),
+        rule=None if rule is None else Rule(rule.value),
         reorder=reorder,
         limit=limit,
         onnx=onnx,

@@ -15,18 +15,25 @@ from rich.table import Table
 from rich.text import Text
 
 from csp_algo import container, reorder
+from csp_algo.cascade import sparsity
 from csp_algo.errors import CspError, located
 from csp_algo.network import Layer, Network
-from csp_algo.prune import Rule, prunable, prune, prune_whole, tap_moments
+from csp_algo.prune import Rule, keep, prunable, prune, prune_whole, tap_moments
 from csp_algo.quantize import FloatNetwork, quantise
 from csp_hw.config import ConfigError, CspConfig, preset
 from sim import demo, golden
+from sim.costs import Of
 from sim.program.compiler import compile_network
+from sim.targets import Measured, measure
 
 Floats = npt.NDArray[np.float64]
 
 #: Largest difference of ONNX Runtime's float32 from float64 here, of the largest value of a map.
 TOLERANCE = 1e-3
+#: What costs are shown in; energy is reckoned in pJ.
+UNITS = {Of.WEIGHTS: "weights", Of.CYCLES: "cycles", Of.ENERGY: "µJ"}
+#: Largest sparsity for which filters are put in order under a budget.
+MOST_ZEROS = 0.9
 #: Samples on which the networks are compared, the first ones.
 COMPARED = 4
 
@@ -39,13 +46,18 @@ class Options:
     ----------
     model, samples : Path
         An ONNX file, and samples: .npz, .npy or a folder of .npy.
-    target : float
+    target : float, optional
         Share of zeros of the layers that are pruned.
+    budget : float, optional
+        Instead of a target: share of what the dense network costs.
+    of : Of, optional
+        What is meant by cost: cycles if not given. Goes with a budget.
     output : Path
         The network to write.
     preset : str
         Configuration of the hardware: columns and period.
-    rule : Rule
+    rule : Rule, optional
+        WHOLE if not given. Goes with a target.
     reorder : bool
         Whether filters are put into another order first.
     limit : int
@@ -56,13 +68,49 @@ class Options:
 
     model: Path
     samples: Path
-    target: float
+    target: float | None
+    budget: float | None
+    of: Of | None
     output: Path
     preset: str
-    rule: Rule
+    rule: Rule | None
     reorder: bool
     limit: int
     onnx: Path | None
+
+    def __post_init__(self) -> None:
+        if (self.target is None) == (self.budget is None):
+            raise CspError("one of --target and --budget must be given")
+        for name in ("target", "budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise CspError(f"--{name} must be above 0 and below 1, not {value}")
+        if self.target is not None and self.of is not None:
+            raise CspError(f"--of {self.of} goes with --budget, not with --target")
+        if self.budget is not None and self.rule is not None:
+            raise CspError(f"--rule {self.rule} goes with --target, not with --budget")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Spent:
+    """What a network costs that was pruned under a budget.
+
+    Parameters
+    ----------
+    measured : Measured
+    levels : mapping of layer name to level
+    costs : mapping of node name to float
+        Of the integers.
+    """
+
+    measured: Measured
+    levels: Mapping[str, int]
+    costs: Mapping[str, float]
+
+    @property
+    def share(self) -> float:
+        """Of what the dense network costs."""
+        return sum(self.costs.values()) / sum(self.measured.whole.values())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,11 +125,14 @@ class Pruned:
     difference : float, optional
         Largest difference of ONNX Runtime on the pruned graph from the pruned float network, as a
         share of the largest value of its map; None if no graph was written.
+    spent : Spent, optional
+        Under a budget.
     """
 
     network: Network
     noise: Mapping[str, float]
     difference: float | None
+    spent: Spent | None
 
     @property
     def equal(self) -> bool:
@@ -100,26 +151,34 @@ def run(options: Options, console: Console) -> Pruned:
     onnx = _onnx()
     config = preset(options.preset)
     period = config.max_period
-    if not 0 < options.target < 1:
-        raise CspError(f"--target must be above 0 and below 1, not {options.target}")
     with demo.Phases(console) as phases:
         with phases.phase("import"):
             imported = onnx["importer"].import_graph(options.model)
             samples = onnx["samples"].load_samples(options.samples, imported, limit=options.limit)
             network = dataclasses.replace(imported.network, input=samples.input)
         names = _layers(options.model, network, imported.origins)
-        with phases.phase("pruning"), located(str(options.model)):
+        measured, levels = None, {}
+        with phases.phase("pruning") as tell, located(str(options.model)):
             # Without a target, no layer's filters change places.
-            targets = dict.fromkeys(names, options.target) if options.reorder else {}
+            targets = _targets(network, names, options) if options.reorder else {}
             moments = tap_moments(network, samples.images)
             orders = reorder.orders_for(network, targets, config.cols, moments=moments)
-            pruned = _pruned(
-                reorder.reorder_floats(network, orders),
-                names,
-                options,
-                config.cols,
-                reorder.reorder_moments(network, moments, orders),
-            )
+            moved = reorder.reorder_floats(network, orders)
+            moments = reorder.reorder_moments(network, moments, orders)
+            if options.budget is None:
+                pruned = _pruned(moved, names, options, config.cols, moments)
+            else:
+                measured = measure(
+                    moved,
+                    names,
+                    samples.images,
+                    of=options.of or Of.CYCLES,
+                    config=config,
+                    moments=moments,
+                    tell=tell,
+                )
+                levels = measured.choose(options.budget)
+                pruned = keep(moved, measured.counts(levels), config.cols)
         with phases.phase("calibration"), located(str(options.model)):
             integers = quantise(
                 pruned,
@@ -143,7 +202,11 @@ def run(options: Options, console: Console) -> Pruned:
                 maps = plain.forward(few)
                 found = onnx["witness"].run(imported, model, samples.floats[:COMPARED])
                 difference = _difference(found, maps, len(few), tell)
-    result = Pruned(network=integers, noise=noise, difference=difference)
+    spent = None
+    if measured is not None:
+        costs = measured.meter.nodes(integers)
+        spent = Spent(measured=measured, levels=levels, costs=costs)
+    result = Pruned(network=integers, noise=noise, difference=difference, spent=spent)
     _show(console, options, result, names, imported, why_not(integers, config))
     return result
 
@@ -170,6 +233,19 @@ def _layers(path: Path, network: FloatNetwork, origins: Mapping[str, object]) ->
     return names
 
 
+def _targets(network: FloatNetwork, names: tuple[str, ...], options: Options) -> dict[str, float]:
+    """Give the sparsities for which filters are put in order: with a budget, its complement."""
+    if options.target is not None:
+        return dict.fromkeys(names, options.target)
+    assert options.budget is not None
+    aim = min(1 - options.budget, MOST_ZEROS)
+    return {
+        layer.name: max(aim, sparsity(layer.weights))
+        for layer in network.layers()
+        if layer.name in names
+    }
+
+
 def _pruned(
     network: FloatNetwork,
     names: tuple[str, ...],
@@ -177,16 +253,22 @@ def _pruned(
     cols: int,
     moments: Mapping[str, Floats],
 ) -> FloatNetwork:
-    if options.rule is Rule.WHOLE:
+    assert options.target is not None
+    rule = options.rule or Rule.WHOLE
+    if rule is Rule.WHOLE:
         return prune_whole(network, names, options.target, cols, moments=moments)
     targets = dict.fromkeys(names, options.target)
-    return prune(network, targets, cols, rule=options.rule, moments=moments)
+    return prune(network, targets, cols, rule=rule, moments=moments)
 
 
 def _metadata(options: Options) -> dict[str, str]:
+    if options.budget is not None:
+        aim = f"budget {options.budget:g} of {options.of or Of.CYCLES}"
+    else:
+        aim = f"target {options.target:g}, rule {options.rule or Rule.WHOLE}"
     return {
         "source": options.model.name,
-        "pruning": f"target {options.target:g}, rule {options.rule.value}, no training",
+        "pruning": f"{aim}, no training",
         "samples": options.samples.name,
     }
 
@@ -250,6 +332,8 @@ def _show(
         f"{1 - kept / weights:.2%}; noise is ‖integers − floats‖ / ‖floats‖",
         highlight=False,
     )
+    if result.spent is not None and options.budget is not None:
+        _show_spent(console, options.budget, result.spent, network)
     if reason is not None:
         console.print(f"preset {options.preset} cannot run it: {reason}", highlight=False)
     for node in imported.host:
@@ -263,6 +347,35 @@ def _show(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _show_spent(console: Console, budget: float, spent: Spent, network: Network) -> None:
+    of = spent.measured.meter.of
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("node", overflow="fold")
+    for heading in ("density", UNITS[of], "of all", "of its dense", "error alone"):
+        table.add_column(heading, justify="right")
+    layers = {layer.name: layer.weights() for layer in network.layers()}
+    total, whole = sum(spent.costs.values()), sum(spent.measured.whole.values())
+    for name, cost in spent.costs.items():
+        density = f"{1 - sparsity(layers[name]):.1%}" if name in layers else ""
+        dense = spent.measured.whole[name]
+        alone = ""
+        if name in spent.levels:
+            alone = f"{spent.measured.errors[name][spent.levels[name]]:.3f}"
+        cells = [density, _amount(of, cost), f"{cost / total:.1%}", f"{cost / dense:.1%}", alone]
+        table.add_row(*map(Text, [name, *cells]))
+    console.print(table)
+    console.print(
+        f"{_amount(of, total)} of {_amount(of, whole)} {UNITS[of]} of the dense network: "
+        f"{spent.share:.2%}, budget {budget:.2%}; error alone is ‖after − before‖ / ‖before‖ of "
+        "the output if only this layer is pruned",
+        highlight=False,
+    )
+
+
+def _amount(of: Of, cost: float) -> str:
+    return f"{cost / 1e6:,.3f}" if of is Of.ENERGY else f"{cost:,.0f}"
 
 
 def _layer_cells(layer: Layer) -> list[str]:

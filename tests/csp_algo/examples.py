@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small network with every kind of node."""
+"""Small networks."""
 
 import dataclasses
 
@@ -18,6 +18,7 @@ from csp_algo.network import (
     Node,
     Residual,
 )
+from csp_algo.quantize import FloatLayer, FloatNetwork
 from tests.strategies import random_layer
 
 U8, I32 = ActDtype.UINT8, ActDtype.INT32
@@ -72,6 +73,50 @@ def network(
         period=period,
         metadata={"source": "a test", "accuracy": "none"},
     )
+
+
+def residual_network(rng: np.random.Generator) -> FloatNetwork:
+    """Give floats: two branches that are added, a layer behind the sum and a pool."""
+    source = Input(name="image", shape=(6, 6, 4), dtype=ActDtype.INT8, scale=0.1)
+
+    def layer(
+        name: str,
+        read: str,
+        channels: int,
+        filters: int,
+        *,
+        residual: str | None = None,
+        relu: bool = True,
+    ) -> FloatLayer:
+        geometry = Geometry(
+            in_shape=(6, 6, channels), filters=filters, kernel=(3, 3), padding=(1, 1, 1, 1)
+        )
+        return FloatLayer(
+            name=name,
+            input=read,
+            geometry=geometry,
+            weights=rng.standard_normal((filters, channels, 3, 3)),
+            bias=rng.standard_normal(filters),
+            relu=relu,
+            residual=residual,
+        )
+
+    nodes = (
+        layer("stem", "image", 4, 16),
+        layer("inner", "stem", 16, 24),
+        layer("side", "stem", 16, 16, relu=False),
+        layer("outer", "inner", 24, 16, residual="side"),
+        layer("last", "outer", 16, 8, relu=False),
+        AvgPool(
+            name="mean",
+            input="last",
+            kernel=(6, 6),
+            stride=(6, 6),
+            count_include_pad=False,
+            shift=16,
+        ),
+    )
+    return FloatNetwork(name="net", input=source, nodes=nodes)
 
 
 def equal(one: object, other: object) -> bool:

@@ -11,8 +11,13 @@ from csp_algo import container
 from csp_algo.onnx import witness
 from csp_algo.onnx.importer import import_graph
 from csp_algo.prune import Rule
+from csp_hw.config import preset
 from sim import cli, golden
 from sim import prune as csp_prune
+from sim.cosim.core.jobs import Timing
+from sim.costs import Of
+from sim.model.core.passes import pass_cycles
+from sim.program.compiler import compile_network
 from tests.csp_algo.graphs import Graph
 
 
@@ -107,6 +112,73 @@ def test_a_difference_is_an_exit_code(model, samples, tmp_path, capfd, monkeypat
     pruned = tmp_path / "pruned.onnx"
     assert run(model, samples, tmp_path / "net.csp", "--onnx", pruned) == 1
     assert "ONNX Runtime differs by more than 0" in " ".join(capfd.readouterr().out.split())
+
+
+def budgeted(model, samples, output, *more, budget=0.5):
+    common = ["--samples", samples, "-o", output, "--preset", "tiny_4x4"]
+    return csp("prune", model, "--budget", budget, *common, *more)
+
+
+@pytest.mark.parametrize(
+    ("of", "options"),
+    [
+        (Of.WEIGHTS, ["--of", "weights", "--no-reorder"]),
+        (Of.CYCLES, []),
+        (Of.ENERGY, ["--of", "energy"]),
+    ],
+)
+def test_a_budget_is_met(of, options, model, samples, tmp_path, capfd):
+    output, pruned = tmp_path / "net.csp", tmp_path / "pruned.onnx"
+    assert budgeted(model, samples, output, "--onnx", pruned, *options, budget=0.8) == 0
+    out = " ".join(capfd.readouterr().out.split())
+    unit = {"weights": "weights", "cycles": "cycles", "energy": "µJ"}[of]
+    shown = re.search(
+        rf"([\d,.]+) of ([\d,.]+) {unit} of the dense network: ([\d.]+)%, budget 80.00%", out
+    )
+    found, whole = (float(shown[number].replace(",", "")) for number in (1, 2))
+    assert float(shown[3]) == pytest.approx(100 * found / whole, abs=0.05)
+    # Weights that do not fit the chip are read again for each tile: there is no step up to 80 %.
+    assert (45 if of is Of.ENERGY else 75) < float(shown[3]) <= 80
+    network = container.load(output)
+    assert network.metadata["pruning"] == f"budget 0.8 of {of}, no training"
+    if of is Of.CYCLES:
+        passes = compile_network(network, preset("tiny_4x4"), 1).passes
+        assert sum(pass_cycles(step, Timing()).cycles for step in passes) == found
+    assert "ONNX Runtime equal" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "one of --target and --budget must be given"),
+        (["--target", 0.5, "--budget", 0.5], "one of --target and --budget must be given"),
+        (["--budget", 1.0], "--budget must be above 0 and below 1, not 1.0"),
+        (["--budget", "nan"], "--budget must be above 0 and below 1, not nan"),
+        (
+            ["--target", 0.5, "--of", "energy"],
+            "--of energy goes with --budget, not with --target",
+        ),
+        (
+            ["--budget", 0.5, "--rule", "tails"],
+            "--rule tails goes with --target, not with --budget",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(options, message, model, samples, capfd):
+    output = model.with_name("net.csp")
+    assert csp("prune", model, "--samples", samples, "-o", output, *options) == 2
+    assert capfd.readouterr().err == f"csp: {message}\n"
+    assert not output.exists()
+
+
+def test_a_budget_out_of_reach_is_told(model, samples, tmp_path, capfd):
+    assert budgeted(model, samples, tmp_path / "net.csp", budget=0.01) == 2
+    err = capfd.readouterr().err
+    assert re.fullmatch(
+        rf"csp: {re.escape(str(model))}: network \S+: a budget of 0\.01 is out of reach: the least "
+        r"is 0\.\d{4} of the dense network's, \d+% of it in stem\n",
+        err,
+    )
 
 
 def refused(capfd, *arguments, **options):
