@@ -179,8 +179,8 @@ def designs() -> dict[str, Design]:
         "engine_tiny_4x4": engine(config=preset("tiny_4x4")),
         "engine_csp_8x8": engine(config=big, large=True, target_mhz=90),
         "core_tiny_4x4": core(config=preset("tiny_4x4")),
-        "core_csp_8x8": core(config=big, large=True, target_mhz=85),
-        "core_csp_8x8_speed8": core(config=big, large=True, target_mhz=110, speed=8),
+        "core_csp_8x8": core(config=big, large=True, target_mhz=82),
+        "core_csp_8x8_speed8": core(config=big, large=True, target_mhz=95, speed=8),
     }
 
 
