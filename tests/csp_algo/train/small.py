@@ -91,3 +91,11 @@ def striped(count: int, seed: int = 0) -> data.Images:
     for image, label, place in zip(pixels, labels, rng.integers(4, 20, size=count), strict=True):
         (image.T if label else image)[place : place + 3] += 190
     return data.Images(pixels=pixels, labels=labels)
+
+
+def data_folder(folder: Path, count: int) -> Path:
+    """Write the files of Fashion-MNIST into a folder: so many images to train with, 60 to test."""
+    for part, images in (("train", striped(count)), ("t10k", striped(60, seed=1))):
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images.pixels)
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", images.labels)
+    return folder

@@ -13,7 +13,7 @@ from csp_algo.train import commands, compare, data, flow, schedule
 from csp_algo.train.compare import Finding, summarise
 from sim import golden
 from tests.csp_algo.train import driver
-from tests.csp_algo.train.small import striped, write_idx
+from tests.csp_algo.train.small import data_folder, striped
 
 PLAN = dataclasses.replace(driver.recipe().plan, epochs=(2, 1, 1), validation=80)
 RECIPE = dataclasses.replace(driver.recipe(), plan=PLAN)
@@ -21,10 +21,7 @@ RECIPE = dataclasses.replace(driver.recipe(), plan=PLAN)
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for part, images in (("train", striped(280)), ("t10k", striped(60, seed=1))):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images.pixels)
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", images.labels)
-    return tmp_path
+    return data_folder(tmp_path, 280)
 
 
 def options(folder: Path, *more: str) -> list[str]:

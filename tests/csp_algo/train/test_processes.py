@@ -19,7 +19,7 @@ from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.train import distributed
 from csp_algo.train.distributed import Group
-from tests.csp_algo.train.small import striped, write_idx
+from tests.csp_algo.train.small import data_folder
 
 DRIVER = Path(__file__).with_name("driver.py")
 ROOT = Path(__file__).parents[3]
@@ -31,10 +31,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for part, images in (("train", striped(IMAGES)), ("t10k", striped(60, seed=1))):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images.pixels)
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", images.labels)
-    return tmp_path
+    return data_folder(tmp_path, IMAGES)
 
 
 def run(

@@ -15,7 +15,7 @@ from csp_algo.train import commands, flow, search
 from csp_algo.train.method import Method
 from csp_algo.train.search import Trial, best
 from tests.csp_algo.train import driver
-from tests.csp_algo.train.small import striped, write_idx
+from tests.csp_algo.train.small import data_folder, striped
 
 PLAIN = dataclasses.replace(driver.recipe().plan, epochs=(2, 1, 1), aware=0, acc_bits=24)
 RECIPE = dataclasses.replace(driver.recipe(), plan=PLAIN)
@@ -58,10 +58,7 @@ class TestBest:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    for part, images in (("train", striped(280)), ("t10k", striped(60, seed=1))):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images.pixels)
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", images.labels)
-    return tmp_path
+    return data_folder(tmp_path, 280)
 
 
 def options(folder: Path, out: str) -> list[str]:
