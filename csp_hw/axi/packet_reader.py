@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.axi.meter import RunMeter
 from csp_hw.axi.ports import run_layout
-from csp_hw.axi.queue import Queue
+from csp_hw.axi.queue import BEYOND, Queue
 from csp_hw.axi.signature import PacketSignature
 
 #: Beats in the queue that keeps both sides' handshakes apart, besides the one on offer.
@@ -63,7 +63,7 @@ class PacketReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         t = self.axi.t
-        m.submodules.queue = queue = Queue(t.payload.shape(), DEPTH, room=DEPTH + 2)
+        m.submodules.queue = queue = Queue(t.payload.shape(), DEPTH, room=DEPTH + BEYOND)
         m.submodules.meter = meter = RunMeter()
         wiring.connect(m, wiring.flipped(self.runs), meter.runs)
         beat = queue.o.payload

@@ -5,15 +5,20 @@ from amaranth import Module, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from csp_hw.slice import RegisterSlice
+from csp_hw.slice import SLICE, RegisterSlice
 from csp_hw.util import counted
+
+#: Cycles from a word's leaving until another one finds its place.
+FREED = 2
+#: Most words that are kept beyond those of the memory.
+BEYOND = SLICE
 
 
 class Queue(wiring.Component):
     """Keep words in their order, the first ones in the slice behind a memory.
 
     One word a cycle in and out. A word is on offer two cycles after its transfer at the earliest,
-    and its place is free two cycles after it has left.
+    and its place is free ``FREED`` cycles after it has left.
     No path leads through from one side to the other, and what enables the memory and the slice is
     in registers.
 
@@ -24,7 +29,8 @@ class Queue(wiring.Component):
     depth : int
         Words of the memory: a power of two, at least 2.
     room : int, optional
-        Words kept, those included whose place is not free yet; at most two more than ``depth``.
+        Words kept, those included whose place is not free yet; at most
+        ``BEYOND`` more than ``depth``.
         Without it there must never be more than ``depth``: the queue is always ready.
 
     Members

@@ -15,7 +15,7 @@ from csp_hw.axi.ports import (
     burst_layout,
     run_layout,
 )
-from csp_hw.axi.queue import Queue
+from csp_hw.axi.queue import BEYOND, Queue
 from csp_hw.axi.signature import ADDRESS_BITS, Response, WriteSignature
 from csp_hw.slice import RegisterSlice
 from csp_hw.util import counted
@@ -105,12 +105,11 @@ class WriteManager(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         aw, w, b = self.axi.aw, self.axi.w, self.axi.b
+        room = self.depth + BEYOND
         m.submodules.planner = planner = BurstPlanner(
-            self.data_bytes, self.longest_burst, self.depth + 2, limited=True
+            self.data_bytes, self.longest_burst, room, limited=True
         )
-        m.submodules.queue = queue = Queue(
-            unsigned(8 * self.data_bytes), self.depth, room=self.depth + 2
-        )
+        m.submodules.queue = queue = Queue(unsigned(8 * self.data_bytes), self.depth, room=room)
         m.submodules.lengths = lengths = Queue(unsigned(LENGTH_BITS), OUTSTANDING)
         m.submodules.bursts = bursts = RegisterSlice(burst_layout(self.data_bytes))
         wiring.connect(m, wiring.flipped(self.runs), planner.runs)

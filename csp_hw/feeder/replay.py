@@ -13,6 +13,11 @@ from csp_hw.feeder.layouts import lane_slots, request_layout, span_layout, tap_l
 LEAST_TAPS = 16
 
 
+def kept_taps(config: CspConfig) -> int:
+    """Give how many taps are kept: those of two blocks."""
+    return max(LEAST_TAPS, 2 * config.max_period)
+
+
 class TapReplay(wiring.Component):
     """Ask for one word a cycle.
 
@@ -53,7 +58,7 @@ class TapReplay(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        depth = max(LEAST_TAPS, 2 * config.max_period)
+        depth = kept_taps(config)
         m.submodules.store = store = memory.Memory(shape=tap_layout(config), depth=depth, init=[])
         write, read = store.write_port(), store.read_port(domain="comb")
 

@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_hw.array import Array
+from csp_hw.axi.queue import FREED
 from csp_hw.config import CspConfig
 from csp_hw.drain import queue_depth
 from csp_hw.issue import PRODUCT_LATENCY
 from csp_hw.output import INT32_WORDS
 from csp_hw.slice import SLICE
 
-#: Cycles from a word's leaving a queue until another one may enter.
-FREED = 2
 #: Cycles from a word's leaving the queue behind the array until another one may be asked for.
 ASKED_AGAIN = 3
 #: Cycles from a tile's last product to the first cycle in which its drain can be asked for.

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from csp_hw.axi.queue import FREED
 from csp_hw.config import CspConfig
-from csp_hw.feeder.replay import LEAST_TAPS
+from csp_hw.feeder.replay import kept_taps
 from csp_hw.slice import SLICE
 from sim.model.core.memory import EARLY, Recent, Times, chain, numbers
-from sim.model.cycles import FREED, Queue
+from sim.model.cycles import Queue
 from sim.program.passes import Pass
 
 #: From a tap's position to the taps that the feeder keeps, if it has room.
@@ -129,11 +130,6 @@ def blocks_of(step: Pass) -> list[Block]:
         blocks.append(Block(part, words, sum(part)))
         words += sum(part)
     return blocks
-
-
-def kept_taps(config: CspConfig) -> int:
-    """Give how many taps the feeder keeps."""
-    return max(LEAST_TAPS, 2 * config.max_period)
 
 
 def groups_of(blocks: Sequence[Block], config: CspConfig) -> list[Group]:

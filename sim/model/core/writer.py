@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES
+from csp_hw.axi.queue import BEYOND, FREED
 from csp_hw.axi.writer import OUTSTANDING
 from csp_hw.core import MAP_DEPTH
 from csp_hw.slice import SLICE
@@ -18,7 +19,7 @@ from sim.model.core.memory import EARLY, Bucket, Flow, Times, extend, log
 #: From a beat's entry to its counting for a burst.
 COUNTED = 2
 #: Beats in the queue, those included whose place is not free yet, which takes a while.
-PLACES, FREED = MAP_DEPTH + 2, 2
+PLACES = MAP_DEPTH + BEYOND
 #: From a burst's announcement to its first beat's leaving the queue, and from there to the port.
 LENGTH, PORT = 2, 1
 
