@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Area of a processing element of `csp_h_32x32` in standard cells, as an ASIC would have it.
 
+Of one that shares nothing with others: its registers of operands and control are its own.
+
     make area         # or: YOSYS=yosys python benchmarks/area.py [--depth 64]
 
 The element of style ``regbin`` is synthesised by Yosys onto OSU's 0.18 µm cells (Debian's package
@@ -26,7 +28,7 @@ from pathlib import Path
 from synthesis import BLOCK, BUILD, RESULTS, Design, convert, run, version, yosys
 
 from csp_hw.config import BufferStyle, CspConfig, preset
-from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.group import Group
 from sim.model.area import Part, cells_area, ideal, part_of, split
 
 LIBERTY = "/usr/share/qflow/tech/osu018/osu018_stdcells.lib"
@@ -126,7 +128,7 @@ def measure(config: CspConfig, *, gated: bool) -> dict[Part, collections.Counter
     """Synthesise the element, and give its cells by part."""
     folder = BUILD / ("area_gated" if gated else "area")
     folder.mkdir(parents=True, exist_ok=True)
-    block, _ = Design(create=ProcessingElement, config=config).modules()
+    block, _ = Design(create=Group, config=config).modules()
     texts = {f"{BLOCK}.v": convert(block, BLOCK), "gate.v": GATE}
     # A relative path: Yosys in WebAssembly sees no other folders than this one.
     texts["cells.lib"] = liberty().read_text(encoding="utf-8")
@@ -201,7 +203,7 @@ def main() -> int:
     parser.add_argument("--depth", type=int, help="partial sums, if not the preset's 128")
     parser.add_argument("--no-save", action="store_true", help="only print")
     options = parser.parse_args()
-    config = preset("csp_h_32x32").replace(style=BufferStyle.REGBIN)
+    config = preset("csp_h_32x32").replace(style=BufferStyle.REGBIN, share=1)
     if options.depth is not None:
         config = config.replace(depth=options.depth)
     areas = liberty_areas(liberty().read_text(encoding="utf-8"))

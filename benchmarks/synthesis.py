@@ -47,7 +47,7 @@ from csp_hw.feeder.bank import BANK_MODULE, LineBank
 from csp_hw.generate import MODULES, SOURCES, Top
 from csp_hw.issue import Issuer
 from csp_hw.output import COLUMN_MODULE, OutputColumn, OutputStage
-from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.group import Group
 from csp_hw.pe.multiplier import MULTIPLIER_MODULE, Ecp5Multiplier
 from csp_hw.pool import pooler
 from csp_hw.pool.pooler import Pooler
@@ -151,7 +151,7 @@ def designs() -> dict[str, Design]:
     big = preset("csp_8x8")
     small = big.replace(rows=4, cols=4)
     regbin = {"style": BufferStyle.REGBIN}
-    element = functools.partial(Design, create=ProcessingElement, parts=_element_parts)
+    element = functools.partial(Design, create=Group, parts=_element_parts)
     whole_array = functools.partial(Design, create=array.Array, parts=_array_parts)
     engine = functools.partial(Design, create=Engine, parts=_engine_parts)
     core = functools.partial(Design, create=Core, parts=_core_parts)

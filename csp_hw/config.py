@@ -72,6 +72,9 @@ class CspConfig:
         Weight and count buffer: a layer that fits is read from memory once; powers of two.
     pool_words : int
         Words of ``cols`` partial results in a line of the pooler; a power of two.
+    share : int
+        PEs share the registers of operands and control in groups of ``share`` × ``share``; a power
+        of two that divides ``rows`` and ``cols``. For ASICs: wires are longer.
 
     Raises
     ------
@@ -92,6 +95,7 @@ class CspConfig:
     weight_bytes: int = 4096
     count_bytes: int = 1024
     pool_words: int = 64
+    share: int = 1
 
     def __post_init__(self) -> None:
         limits = {
@@ -107,6 +111,7 @@ class CspConfig:
             "weight_bytes": (256, 1 << 24),
             "count_bytes": (128, 1 << 16),
             "pool_words": (4, 4096),
+            "share": (1, 8),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -120,6 +125,11 @@ class CspConfig:
                 raise ConfigError(f"{name} must be a power of two, not {getattr(self, name)}")
         if self.cols % 4:
             raise ConfigError(f"cols must be a multiple of 4, not {self.cols}")
+        for name in ("rows", "cols"):
+            if getattr(self, name) % self.share:
+                raise ConfigError(
+                    f"share must divide {name}, {getattr(self, name)}, but is {self.share}"
+                )
         if not isinstance(self.style, BufferStyle):
             raise ConfigError(f"style must be a BufferStyle, not {self.style!r}")
 
@@ -127,6 +137,16 @@ class CspConfig:
     def clock_gates(self) -> bool:
         """Whether registers of a PE are clocked only when what they take counts."""
         return self.style is BufferStyle.REGBIN
+
+    @property
+    def group_rows(self) -> int:
+        """Groups of PEs down the array."""
+        return self.rows // self.share
+
+    @property
+    def group_cols(self) -> int:
+        """Groups of PEs across the array."""
+        return self.cols // self.share
 
     @property
     def half_depth(self) -> int:

@@ -71,8 +71,8 @@ class HazardUnit(wiring.Component):
         needs_word = product.last & ~product.fresh
         m.d.comb += [
             control.valid.eq(product.valid),
-            control.fetch0.eq(needs_word & ~product.bank),
-            control.fetch1.eq(needs_word & product.bank),
+            control.fetch0.eq((needs_word & ~product.bank).replicate(self.config.share)),
+            control.fetch1.eq((needs_word & product.bank).replicate(self.config.share)),
             control.read0.eq(product.word),
             control.read1.eq(product.word),
             control.write0.eq(last[-1] & ~written.bank),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row of the systolic array."""
+"""One row of groups of the systolic array."""
 
 from amaranth import Const, Module, Mux, Shape, Signal, signed, unsigned
 from amaranth.lib import data, wiring
@@ -7,13 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from csp_hw.config import ACC_SHIFT_BITS, ACTIVATION_BITS, WEIGHT_BITS, CspConfig
 from csp_hw.pe.control import control_layout, gated, register_control
-from csp_hw.pe.element import ElementSignature, ProcessingElement
-from csp_hw.util import delayed, place
+from csp_hw.pe.group import Group, GroupSignature, group_module, several
+from csp_hw.util import delayed, one_hot, place
 
-#: Verilog module of the processing element, instantiated cols times in a row.
-PE_MODULE = "csp_pe"
-
-#: Ports of a PE that meet its right neighbour's, as ``…_right``.
+#: Ports of a group that meet its right neighbour's, as ``…_right``.
 RIGHTWARD = ("acc_shift", "activation", "nonzero", "control", "saturated")
 
 
@@ -22,7 +19,7 @@ def drain_layout(config: CspConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "valid": unsigned(1),
-            "row": row_number(config),
+            "row": range(max(config.rows, 2)),
             "bank": unsigned(1),
             "address": range(config.half_depth),
         }
@@ -30,15 +27,15 @@ def drain_layout(config: CspConfig) -> data.StructLayout:
 
 
 def row_number(config: CspConfig) -> range:
-    """Give the shape of a row's number."""
-    return range(max(config.rows, 2))
+    """Give the shape of the number of a row of groups."""
+    return range(max(config.group_rows, 2))
 
 
 class RowEdge(wiring.Component):
-    """The left edge of one row: hands control to the row and, a cycle later, to the next row.
+    """The left edge of a row of groups: hands control to it and, a cycle later, to the next one.
 
-    A drain request for this row borrows the read port of the bank that it names. The request and
-    the products' control go down together, so a request follows the last write of its tile in
+    A drain request for one of its rows borrows the read port of the bank that it names. The request
+    and the products' control go down together, so a request follows the last write of its tile in
     every row by the distance at which both entered.
 
     Members
@@ -48,7 +45,7 @@ class RowEdge(wiring.Component):
     control, drain : In
         From the row above, and ``…_below`` to the row below.
     control_right : Out
-        To the row's first PE.
+        To the row's first group.
     """
 
     def __init__(self, config: CspConfig):
@@ -71,29 +68,34 @@ class RowEdge(wiring.Component):
         drain = self.drain_below
         m.d.sync += drain.eq(self.drain)
 
+        share = self.config.share
+        inside = share.bit_length() - 1
+        row = drain.row[:inside]  # of the group
         mine = Signal()
         m.d.comb += [
-            mine.eq(drain.valid & (drain.row == self.row)),
+            mine.eq(drain.valid & (drain.row[inside:] == self.row)),
             self.control_below.eq(control),
             self.control_right.eq(control),
         ]
         with m.If(mine & ~drain.bank):
             m.d.comb += [
-                self.control_right.fetch0.eq(1),
+                self.control_right.fetch0.eq(one_hot(Const(1), row, share)),
                 self.control_right.read0.eq(drain.address),
             ]
         with m.If(mine & drain.bank):
             m.d.comb += [
-                self.control_right.fetch1.eq(1),
+                self.control_right.fetch1.eq(one_hot(Const(1), row, share)),
                 self.control_right.read1.eq(drain.address),
             ]
 
         # The word read is in its register two cycles after its address.
         take, take_bank = (
             delayed(m, field, 2, name)
-            for name, field in (("take", mine), ("take_bank", drain.bank))
+            for name, field in (("take", one_hot(mine, row, share)), ("take_bank", drain.bank))
         )
-        shift = take | control.shift  # once taken, a word goes down row after row
+        shift = control.shift  # once taken, a word goes down row after row
+        for taken in take:
+            shift = taken | shift
         m.d.comb += [
             self.control_below.shift.eq(shift),
             self.control_right.shift.eq(shift),
@@ -115,8 +117,8 @@ class RowSignature(wiring.Signature):
                 "row": In(row_number(config)),
                 "acc_shift": In(ACC_SHIFT_BITS),
                 "acc_shift_below": Out(ACC_SHIFT_BITS),
-                "activation": In(signed(ACTIVATION_BITS)),
-                "nonzero": In(1),
+                "activation": In(several(signed(ACTIVATION_BITS), config.share)),
+                "nonzero": In(config.share),
                 "control": In(control),
                 "control_below": Out(control),
                 "drain": In(drain),
@@ -132,7 +134,7 @@ class RowSignature(wiring.Signature):
 
 
 class Row(wiring.Component):
-    """The left edge of a row and its PEs.
+    """The left edge of a row of groups, and the groups.
 
     Parameters
     ----------
@@ -147,8 +149,8 @@ class Row(wiring.Component):
     acc_shift : In(4), Out
         t, constant while products of a layer are here; a cycle later to the row below.
     activation, nonzero : In
-        Of this row, a cycle before its product's control enters the first PE; whether it counts:
-        there is a product, and the activation is not 0.
+        Of each row of the groups, a cycle before its product's control enters the first group;
+        whether it counts: there is a product, and the activation is not 0.
     control, drain, weights, sums, saturations : In
         From the row above, and ``…_below`` to the row below, a cycle later. ``sums`` are the
         drain registers of all columns, ``saturations`` those of one wavefront so far.
@@ -161,8 +163,8 @@ class Row(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        cols = self.config.cols
-        signature = ElementSignature(self.config)
+        share = self.config.share
+        signature, module = GroupSignature(self.config), group_module(self.config)
         m.submodules.edge = edge = RowEdge(self.config)
         m.d.comb += [
             edge.row.eq(self.row),
@@ -176,7 +178,7 @@ class Row(wiring.Component):
             width = Shape.cast(signature.members[port].shape).width
             return Signal(width, name=f"{port}_{col}")
 
-        # The PEs from left to right, each with its part of the words from above.
+        # The groups from left to right, each with its part of the words from above.
         acc_shift = Signal.like(self.acc_shift, reset_less=True)
         with gated(m, self.config, edge.control.add):
             m.d.sync += acc_shift.eq(self.acc_shift)
@@ -188,22 +190,23 @@ class Row(wiring.Component):
             edge.control_right.as_value(),
             Const(0),
         )
-        for col in range(cols):
+        for col in range(self.config.group_cols):
             right = {f"{port}_right": wire(f"{port}_right", col) for port in RIGHTWARD}
             wires = {
-                "weight": self.weights.word_select(col, WEIGHT_BITS),
-                "weight_below": self.weights_below.word_select(col, WEIGHT_BITS),
-                "drain": self.sums.word_select(col, self.config.acc_bits),
-                "drain_below": self.sums_below.word_select(col, self.config.acc_bits),
+                "weight": self.weights.word_select(col, share * WEIGHT_BITS),
+                "weight_below": self.weights_below.word_select(col, share * WEIGHT_BITS),
+                "drain": self.sums.word_select(col, share * self.config.acc_bits),
+                "drain_below": self.sums_below.word_select(col, share * self.config.acc_bits),
                 **dict(zip(RIGHTWARD, left, strict=True)),
                 **right,
             }
-            element = None if self.hierarchical else ProcessingElement(self.config)
-            m.submodules[f"pe_{col}"] = place(m, signature, wires, PE_MODULE, element)
+            group = None if self.hierarchical else Group(self.config)
+            name = f"{module.removeprefix('csp_')}_{col}"
+            m.submodules[name] = place(m, signature, wires, module, group)
             left = tuple(right.values())
 
-        # The right edge adds up the wavefront's saturations, row by row. The last PE's count stays
-        # until the next wavefront's.
+        # The right edge adds up the wavefront's saturations, row by row. The last group's count
+        # stays until the next wavefront's.
         *_, control, saturated = left
         control = control_layout(self.config)(control)
         counted = Signal()

@@ -34,6 +34,11 @@ def delayed(m: Module, value, cycles: int, name: str, *, reset_less: bool = Fals
     return shape(late)
 
 
+def one_hot(flag: Value, number: Value, count: int) -> Value:
+    """Give a flag at the place that a number names, among so many."""
+    return flag if count == 1 else Cat(flag & (number == n) for n in range(count))
+
+
 def place(
     m: Module,
     signature: wiring.Signature,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Control of a PE, computed once at the array's left edge instead of in every PE.
+"""Control of the PEs, computed once at the array's left edge instead of in every PE.
 
-Each field reaches a PE in the very cycle in which its stage uses it (``STAGE`` says which), so a PE
-stores every control bit once, to hand it to its right neighbour. Flags tell which registers take
-something; all others keep what they have, and are not clocked (``TAKEN_WITH``).
+Each field reaches a group of PEs in the very cycle in which its stage uses it (``STAGE`` says
+which), so a group stores every control bit once, to hand it to its right neighbour. Flags tell
+which registers take something; all others keep what they have, and are not clocked
+(``TAKEN_WITH``).
 """
 
 import enum
@@ -63,8 +64,8 @@ def control_layout(config: CspConfig) -> data.StructLayout:
     valid
         There is a product.
     fetch0, fetch1, read0, read1
-        A word of a bank is read, and its address: a run meets an entry that is not fresh, or the
-        drain asks for one of the bank that does not compute.
+        A word of a bank is read, by which rows of a group, and its address: a run meets an entry
+        that is not fresh, or the drain asks one row for one of the bank that does not compute.
     last
         The product is its run's last.
     add, addend
@@ -72,14 +73,16 @@ def control_layout(config: CspConfig) -> data.StructLayout:
     write0, write1, write_address
         The sum is written to a bank.
     shift, take, take_bank
-        The row's drain registers take a word: that from above, or the one read from a bank.
+        The drain registers take a word: that from above, or the one that a row of the group has
+        read from a bank.
     """
+    rows = unsigned(config.share)
     address = range(config.half_depth)
     return data.StructLayout(
         {
             "valid": unsigned(1),
-            "fetch0": unsigned(1),
-            "fetch1": unsigned(1),
+            "fetch0": rows,
+            "fetch1": rows,
             "read0": address,
             "read1": address,
             "last": unsigned(1),
@@ -89,7 +92,7 @@ def control_layout(config: CspConfig) -> data.StructLayout:
             "write1": unsigned(1),
             "write_address": address,
             "shift": unsigned(1),
-            "take": unsigned(1),
+            "take": rows,
             "take_bank": unsigned(1),
         }
     )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Energy of the core: its actions, times cited constants, for each component.
 
-Bits of a processing element's registers are those of :mod:`csp_hw.pe.element`. A bit that takes a
+Bits of a processing element's registers are those of :mod:`csp_hw.pe.element` and, of what a group
+of them shares (``CspConfig.share``), its part of :mod:`csp_hw.pe.group`. A bit that takes a
 new value costs :data:`sim.model.constants.REGISTER_BIT`; one that is clocked and keeps its value,
 the share :data:`sim.model.constants.IDLE_SHARE` of it, as idle units of other accelerators do.
 A multiplier that holds its operands, and one without a product, cost that share, too.
@@ -37,10 +38,10 @@ from sim.model.sram import at_least
 
 #: Flip-flops of a column of the output stage, its word and parameters included.
 COLUMN_BITS = 532 + 24 + 54
-#: Flags of a PE, which are clocked in every cycle: nine of control, two of products, two of words,
-#: two of sums. The addend's choice.
-FLAG_BITS, ADDEND_BITS = 15, 3
-#: Flags that are set once a run, and once for a word of the accumulation buffer.
+#: Flags, which are clocked in every cycle. Of a group: six of control, two of sums; of each of its
+#: rows: three of control, two of products, two of words. The addend's choice.
+GROUP_FLAGS, ROW_FLAGS, ADDEND_BITS = 8, 7, 3
+#: Flags of a group that are set once a run; of a row, once for a word of the accumulation buffer.
 RUN_FLAGS, WORD_FLAGS = 5, 2
 #: Bits that a surviving tap takes on its way through scanner, queue and feeder; and that a step
 #: takes in issuer and hazard unit beside two masks of T taps and the control of a PE.
@@ -103,9 +104,6 @@ class Core:
         The line buffer is read anew only if its address changes, as the hardware has it.
     bypass : bool
         Weights that are used by a single tile do not go through the weight buffer.
-    shared_rows, shared_cols : int
-        PEs down that share a weight register, and across that share those of activation and
-        control; what is shared needs no skew among them. Longer wires are not reckoned.
     gated_free : bool
         A multiplier whose operands are held costs nothing, rather than an idle unit's share.
     run_bits : int, optional
@@ -126,13 +124,9 @@ class Core:
     line_hold: bool = True
     bypass: bool = False
     gated_free: bool = False
-    shared_rows: int = 1
-    shared_cols: int = 1
     run_bits: int | None = None
 
     def __post_init__(self) -> None:
-        check_int("shared_rows", self.shared_rows, 1, self.config.rows)
-        check_int("shared_cols", self.shared_cols, 1, self.config.cols)
         if self.run_bits is not None:
             check_int("run_bits", self.run_bits, PRODUCT_BITS, self.config.run_bits)
 
@@ -151,42 +145,48 @@ class Core:
 class ElementBits:
     """Flip-flops of a PE, in bits, by what makes them take a new value.
 
+    Of what PEs share, each has its part: of ``share`` PEs, or of a group's.
+
     Parameters
     ----------
-    weight : int
+    weight : float
         At each step, on the way down.
-    activation, operands, product : int
-        At each product of an activation that is not zero: on the way right, and multiplied.
+    activation : float
+        At each product of an activation that is not zero, on the way right.
+    operands, product : int
+        At each of those products: what is multiplied, and what comes out.
     run : int
         At each of those, and at the end of a run.
     adder : int
         Once a run: the run on its way to the adder, and the addend.
-    sums, control : int
+    sums : int
+    control : float
         Once a run: sums on their way to the accumulation buffer, and where they belong.
-    still : int
+    still : float
         Once a run, but constant during a layer, or counting what is rare.
-    words, fetches : int
+    words : int
+    fetches : float
         With a word read from a bank of the accumulation buffer, for each of the two: the word on
         its way to the adder, and its address.
-    drain : int
+    drain : float
         With a drained word that passes.
-    flags : int
+    flags : float
         In every cycle.
     """
 
-    weight: int
-    activation: int
+    weight: float
+    activation: float
     operands: int
     product: int
     run: int
     adder: int
     sums: int
-    control: int
-    still: int
+    control: float
+    still: float
     words: int
-    fetches: int
-    drain: int
-    flags: int
+    fetches: float
+    drain: float
+    flags: float
 
     @classmethod
     def of(cls, core: Core) -> "ElementBits":
@@ -194,34 +194,36 @@ class ElementBits:
         config = core.config
         run, acc = core.run_bits or config.run_bits, config.acc_bits
         address = (config.half_depth - 1).bit_length()
+        share = config.share
+        group = share**2
         return cls(
-            weight=WEIGHT_BITS,
-            activation=ACTIVATION_BITS,
+            weight=WEIGHT_BITS / share,
+            activation=ACTIVATION_BITS / share,
             operands=ACTIVATION_BITS + WEIGHT_BITS,
             product=PRODUCT_BITS,
             run=run,
             # Run done, shifted run with its carry, addend.
             adder=run + (run + 1) + acc,
             sums=3 * acc,
-            control=address + ADDEND_BITS,
+            control=(address + ADDEND_BITS) / group,
             # t, the wavefront's saturations, the PE's own.
-            still=ACC_SHIFT_BITS + config.cols.bit_length() + 1,
+            still=(ACC_SHIFT_BITS + (share * config.cols).bit_length()) / group + 1,
             # As the bank gives it, and once more in a register.
             words=2 * acc,
-            fetches=address,
+            fetches=address / group,
             # And which bank it comes from.
-            drain=acc + 1,
-            flags=FLAG_BITS,
+            drain=acc / share + 1 / group,
+            flags=(GROUP_FLAGS + ROW_FLAGS * share) / group,
         )
 
     @property
-    def all(self) -> int:
+    def all(self) -> float:
         """All flip-flops."""
-        once: int = sum(dataclasses.astuple(self))
+        once: float = sum(dataclasses.astuple(self))
         return once + self.words + self.fetches
 
     @property
-    def enabled(self) -> int:
+    def enabled(self) -> float:
         """Those that are not clocked in every cycle."""
         return self.all - self.flags
 
@@ -282,33 +284,29 @@ def _elements(
     slots, runs = actions.slots, actions.runs
     fetched = _fetched(actions, core)
     multiplied, accumulated = actions.multiplied, actions.accumulated
+    across = core.config.share
     if not core.gating:
         multiplied = accumulated = slots
-    # What is shared by PEs across: the way right.
-    across = core.shared_cols
-    right, down = bits.activation / across, bits.weight / core.shared_rows
-    held = ACTIVATION_BITS / across + WEIGHT_BITS
-    control, fetches, flags = (each / across for each in (bits.control, bits.fetches, bits.flags))
-    still = bits.still - (1 - 1 / across) * ACC_SHIFT_BITS
-    # A flag that is set changes twice.
-    flips = RUN_FLAGS * runs + WORD_FLAGS * fetched + 2 * min(multiplied, slots - multiplied)
-    flips = min(2 * flips / across, flags * slots)
-    operands = right * multiplied + down * slots
+    # A flag that is set changes twice; those of a row are shared by the PEs across.
+    flips = WORD_FLAGS * fetched + 2 * min(multiplied, slots - multiplied)
+    flips = flips / across + RUN_FLAGS * runs / across**2
+    flips = min(2 * flips, bits.flags * slots)
+    operands = bits.activation * multiplied + bits.weight * slots
     sums = bits.sums * runs + bits.words * fetched
-    controls = control * runs + fetches * fetched + flips
-    kept = flags * slots - flips + still * runs
-    clocked = flags
+    controls = bits.control * runs + _addresses(bits, actions, core) + flips
+    kept = bits.flags * slots - flips + bits.still * runs
+    clocked = bits.flags
     if not core.clock_gates:
-        always = right + down + bits.product + bits.sums + control + still + bits.drain
-        always += 2 * (bits.words + fetches)
-        new = operands + bits.product * multiplied + sums + controls - flips + still * runs
+        always = bits.activation + bits.weight + bits.product + bits.sums + bits.control
+        always += bits.still + bits.drain + 2 * (bits.words + bits.fetches)
+        new = operands + bits.product * multiplied + sums + controls - flips + bits.still * runs
         clocked += always
         # The run is clocked with each product, and keeps its value if that is zero.
         kept += max(0.0, always * slots - new) + bits.run * (slots - accumulated)
     idle = cycles * core.elements - slots
     return {
         Component.MAC: constants.mac * multiplied,
-        Component.OPERANDS: bit * (operands + held * multiplied),
+        Component.OPERANDS: bit * (operands + bits.operands * multiplied),
         Component.RUN: bit * (bits.product * multiplied + bits.run * accumulated),
         Component.SUM: bit * (sums + bits.adder * runs),
         Component.CONTROL: bit * controls,
@@ -324,6 +322,15 @@ def _fetched(actions: Actions, core: Core) -> float:
     return for_runs + float(sum(actions.drained))
 
 
+def _addresses(bits: ElementBits, actions: Actions, core: Core) -> float:
+    """Give the bits of addresses that are taken for the words that banks give.
+
+    A group takes an address for all its PEs or, for the drain, for those of a row.
+    """
+    drained = float(sum(actions.drained))
+    return bits.fetches * (_fetched(actions, core) + (core.config.share - 1) * drained)
+
+
 @functools.cache
 def _bits(core: Core) -> ElementBits:
     return ElementBits.of(core)
@@ -333,27 +340,29 @@ def _around(actions: Actions, core: Core, constants: Constants) -> dict[Componen
     """Give the energy of what surrounds the PEs and is made of registers."""
     config, bit, bits = core.config, constants.register_bit, _bits(core)
     rows, cols, acc = config.rows, config.cols, config.acc_bits
-    # Row p waits p cycles, column c waits c + 1 cycles, less for what they share; control goes
-    # down the left edge.
-    down, right = np.arange(rows) // core.shared_rows, np.arange(cols) // core.shared_cols + 1
-    skew = int(down.sum()) * (bits.activation + 1) + rows * ACTIVATION_BITS
-    skew += int(right.sum()) * bits.weight
-    edge = (skew + rows * bits.flags) * actions.issued
-    moved = bits.control * actions.runs + bits.fetches * _fetched(actions, core)
-    edge += rows * moved / core.elements
-    # A sum goes down to the last row, and waits there for the last column's.
-    hops = (rows + 1) / 2 + (cols - 1) / 2
+    # A group's row waits a cycle for each group above, a column for each to its left and one more;
+    # control goes down the left edge.
+    share, group = config.share, config.share**2
+    down, right = np.arange(rows) // share, np.arange(cols) // share + 1
+    skew = int(down.sum()) * (ACTIVATION_BITS + 1) + rows * ACTIVATION_BITS
+    skew += int(right.sum()) * WEIGHT_BITS
+    edge = (skew + config.group_rows * group * bits.flags) * actions.issued
+    moved = bits.control * actions.runs + _addresses(bits, actions, core)
+    edge += config.group_rows * group * moved / core.elements
+    # A sum goes down to the last group, and waits there for the last column's.
+    hops = (config.group_rows + 1) / 2 + (config.group_cols - 1) / 2
     queue = at_least(1 << (queue_depth(config) - 1).bit_length(), acc * cols)
     drained = actions.sums * cols * acc / 8
     count_bits = config.lookahead * (COUNT_BITS + 1)
     block_bits = 3 * config.max_period * COUNT_BITS
-    step_bits = 2 * config.max_period + STEP_BITS + bits.control + bits.fetches + bits.flags
+    control_bits = GROUP_FLAGS + ROW_FLAGS + group * (bits.control + bits.fetches)
+    step_bits = 2 * config.max_period + STEP_BITS + control_bits
     skip = count_bits * actions.counts_read + SURVIVOR_BITS * actions.survivors
     skip += block_bits * actions.blocks + step_bits * actions.issued
     results = actions.results * cols
     return {
         Component.EDGE: bit * edge,
-        Component.DRAIN: bit * bits.drain * cols * hops * actions.sums
+        Component.DRAIN: bit * bits.drain * share * cols * hops * actions.sums
         + queue.write(drained, constants)
         + queue.read(drained, constants),
         Component.SKIP: bit * skip,

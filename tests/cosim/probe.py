@@ -8,7 +8,7 @@ from unittest import mock
 from csp_hw import row as row_module
 from csp_hw.engine import Engine
 from csp_hw.pe.accumulation.regbin import bins
-from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.group import Group
 from sim.cosim.protocol import STREAMS
 from tests.csp_hw.bench import Sink, Source, plain, simulate
 
@@ -17,7 +17,7 @@ from tests.csp_hw.bench import Sink, Source, plain, simulate
 class Clocked:
     """How often flags let registers of all PEs be clocked; words read from banks by bin.
 
-    ``passed`` counts drained words: once in each PE that they pass.
+    ``passed`` counts drained words: once in each group that they pass.
     """
 
     weights: int = 0
@@ -25,6 +25,7 @@ class Clocked:
     runs: int = 0
     sums: int = 0
     passed: int = 0
+    addresses: int = 0
     words: list = dataclasses.field(default_factory=list)
     written: list = dataclasses.field(default_factory=list)
 
@@ -64,7 +65,7 @@ class Probe:
         self.schedule, self.config = schedule, schedule.config
         self.dut = _Watched(self.config)
         self.seen = Seen()
-        self.elements = []
+        self.groups = []
 
     def play(self, inputs):
         words = self.streams(inputs)
@@ -76,11 +77,11 @@ class Probe:
         ]
 
         def recorded(config):
-            self.elements.append(ProcessingElement(config))
-            return self.elements[-1]
+            self.groups.append(Group(config))
+            return self.groups[-1]
 
-        with mock.patch.object(row_module, "ProcessingElement", recorded):
-            watches = [self.watch, self.watch_elements]
+        with mock.patch.object(row_module, "Group", recorded):
+            watches = [self.watch, self.watch_groups]
             simulate(self.dut, sink.run, background=[*feeds, *watches], cycles=100_000)
         return self.seen
 
@@ -102,27 +103,33 @@ class Probe:
         assert words.keys() <= set(STREAMS)
         return words
 
-    async def watch_elements(self, ctx):
-        """Look at the flags that reach each PE: registers are clocked with them, or later."""
+    async def watch_groups(self, ctx):
+        """Look at the flags that reach each group: registers are clocked with them, or later."""
         clocked, edges = self.seen.clocked, bins(self.config.half_depth)
+        across, elements = self.config.share, self.config.share**2
         clocked.words, clocked.written = ([0] * len(edges) for _ in range(2))
         bin_of = {word: number for number, edge in enumerate(edges) for word in edge}
-        ports = [port for each in self.elements for port in (each.nonzero, each.control)]
-        before = [0] * len(self.elements)
+        ports = [port for each in self.groups for port in (each.nonzero, each.control)]
+        before = [0] * len(self.groups)
         while True:
             _, _, *values = await ctx.tick().sample(*ports)
             controls = [plain(control) for control in values[1::2]]
             for number, (nonzero, at) in enumerate(zip(values[::2], controls, strict=True)):
-                clocked.operands += nonzero
-                clocked.weights += at["valid"]
+                # Rows have flags of their own.
+                clocked.operands += across * nonzero.bit_count()
+                clocked.weights += elements * at["valid"]
                 # A product's last flag comes a cycle after its operands.
-                clocked.runs += before[number] | at["last"]
+                runs = elements if at["last"] else across * before[number].bit_count()
+                clocked.runs += runs
                 before[number] = nonzero
-                clocked.sums += at["add"]
+                clocked.sums += elements * at["add"]
                 clocked.passed += at["shift"]
                 for bank in range(2):
-                    clocked.words[bin_of[at[f"read{bank}"]]] += at[f"fetch{bank}"]
-                    clocked.written[bin_of[at["write_address"]]] += at[f"write{bank}"]
+                    words = across * at[f"fetch{bank}"].bit_count()
+                    clocked.words[bin_of[at[f"read{bank}"]]] += words
+                    clocked.addresses += words > 0
+                    written = elements * at[f"write{bank}"]
+                    clocked.written[bin_of[at["write_address"]]] += written
 
     async def watch(self, ctx):
         """Look at products, at the control that follows from them, and at the drain."""

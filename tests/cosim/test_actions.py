@@ -149,8 +149,12 @@ def look_inside(task):
     assert clocked.sums == actions.runs
     assert clocked.words == (actions.read + actions.drained).tolist()
     assert clocked.written == actions.written.tolist()
-    # Of a sum's row and all rows below it.
-    assert clocked.passed == actions.sums * config.cols * (config.rows + 1) / 2
+    # A group takes an address for all its PEs, or for a row of them that is drained.
+    groups = actions.read.sum() / config.share**2 + actions.drained.sum() / config.share
+    assert clocked.addresses == groups
+    # Of a sum's group and all groups below it.
+    passed = actions.sums * config.group_cols * (config.group_rows + 1) / 2
+    assert clocked.passed == passed
     return config.overlaps(schedule.matrix.chunks, schedule.tiles[0].interleave)
 
 
@@ -165,6 +169,8 @@ def test_inside_the_array():
     rng = np.random.default_rng(7)
     assert [look_inside(one_pass(rng, SMALL, case=case)) for case in ("mixed", "gaps")] == [1, 1]
     assert not look_inside(one_pass(rng, SMALL, geometry=DEEP))
+    groups = SMALL.replace(rows=4, share=2)
+    assert [look_inside(one_pass(rng, groups, case=case)) for case in ("mixed", "gaps")] == [1, 1]
 
 
 def test_the_line_buffer_is_read_for_other_words_only(monkeypatch):
@@ -199,5 +205,6 @@ def test_the_line_buffer_is_read_for_other_words_only(monkeypatch):
 @pytest.mark.parametrize("style", list(BufferStyle), ids=lambda style: style.value)
 def test_more_inside_the_array(style):
     rng = np.random.default_rng(8)
-    for case in CASES:
-        look_inside(one_pass(rng, SMALL.replace(style=style), case=case))
+    for config in (SMALL, SMALL.replace(rows=4, share=2), SMALL.replace(rows=8, share=4)):
+        for case in CASES:
+            look_inside(one_pass(rng, config.replace(style=style), case=case))

@@ -107,8 +107,9 @@ def run_network(name, config, images, speeds):
             look([run.step], run.registers, timing, where)
 
 
-def test_random_layers():
-    run_random(TINY, 1, 40)
+@pytest.mark.parametrize("share", [1, 2, 4])
+def test_random_layers(share):
+    run_random(TINY.replace(share=share), 1, 40)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -20,6 +20,9 @@ from tests.strategies import CASES, random_activations, random_layer, random_wei
 
 SMALL = CspConfig(rows=3, cols=4, depth=16, max_period=32, max_interleave=8, lookahead=4)
 WIDE = CspConfig(rows=2, cols=4, depth=64, max_period=32, max_interleave=8, lookahead=8)
+#: Groups of 2 × 2 PEs, and a single row of groups of 4 × 4.
+SHARED = SMALL.replace(rows=6, share=2)
+BIG_GROUPS = WIDE.replace(rows=4, cols=8, share=4)
 
 
 def run(config, layers, *, images=1, seed=0):
@@ -45,7 +48,9 @@ def check(schedule, counters):
     assert schedule.bound().cycles <= model.cycles
 
 
-@pytest.mark.parametrize("config", [SMALL, WIDE], ids=["L4", "L8"])
+@pytest.mark.parametrize(
+    "config", [SMALL, WIDE, SHARED, BIG_GROUPS], ids=["L4", "L8", "share 2", "share 4"]
+)
 def test_model_equals_counters(config):
     rng = np.random.default_rng(config.lookahead)
     layers = [

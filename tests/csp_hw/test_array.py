@@ -9,8 +9,7 @@ from amaranth.back import rtlil, verilog
 from csp_hw import row as row_module
 from csp_hw.array import ROW_MODULE, Array, parts
 from csp_hw.config import PRESETS, BufferStyle, CspConfig
-from csp_hw.pe.element import ProcessingElement
-from csp_hw.row import PE_MODULE
+from csp_hw.pe.group import GROUP_MODULE, PE_MODULE, Group
 from tests.csp_hw.bench import (
     between,
     chance,
@@ -24,6 +23,14 @@ from tests.csp_hw.bench import (
 )
 
 CONFIG = PRESETS["tiny_4x4"].replace(rows=3, acc_bits=12, max_period=4)
+#: Groups of 2 × 2 and 4 × 4 PEs: several of them, a single one, one row and one column of them.
+SHARED = (
+    {"share": 2, "rows": 4},
+    {"share": 2, "rows": 2, "cols": 8},
+    {"share": 4, "rows": 4},
+    {"share": 4, "rows": 8},
+)
+shared = pytest.mark.parametrize("shared", SHARED, ids=lambda c: "-".join(map(str, c.values())))
 
 
 class Scenario:
@@ -110,6 +117,8 @@ class Scenario:
         for n, at in enumerate(controls(self.products, len(self.products))):
             for name, value in at.items():
                 at[name] = 0 if value is None else value
+            for name in ("fetch0", "fetch1"):  # by all rows of a group
+                at[name] *= (1 << self.config.share) - 1
             quiet = {"valid": 0, "row": 0, "bank": n & 1, "address": 0}
             steps.append(
                 {
@@ -157,24 +166,25 @@ def tiles(config, acc_shift, *, count=2, seed=0, gap=0.0):
     return scenario
 
 
-def test_every_pe_is_told_what_counts(monkeypatch):
-    elements = []
+@pytest.mark.parametrize("config", [CONFIG, *(CONFIG.replace(**each) for each in SHARED[:2])])
+def test_every_pe_is_told_what_counts(config, monkeypatch):
+    groups = []
 
-    class Recorded(ProcessingElement):
+    class Recorded(Group):
         def __init__(self, config):
             super().__init__(config)
-            elements.append(self)
+            groups.append(self)
 
-    monkeypatch.setattr(row_module, "ProcessingElement", Recorded)
-    dut = Array(CONFIG)
+    monkeypatch.setattr(row_module, "Group", Recorded)
+    dut = Array(config)
     rng = rng_of(11)
 
     async def bench(ctx):
         counted = 0
-        entered = [(0, [0] * CONFIG.rows)] * 8  # of the cycles before
+        entered = [(0, [0] * config.rows)] * 8  # of the cycles before
         await ctx.tick().repeat(8)  # until the resets are over
         for _ in range(100):
-            activations = [pick(rng, [0, 0, 1, -128, 255]) for _ in range(CONFIG.rows)]
+            activations = [pick(rng, [0, 0, 1, -128, 255]) for _ in range(config.rows)]
             valid = chance(rng, 0.7)
             ctx.set(dut.activations, activations)
             ctx.set(dut.control.valid, valid)
@@ -182,18 +192,21 @@ def test_every_pe_is_told_what_counts(monkeypatch):
             mask = sum((activation == 0) << row for row, activation in enumerate(activations))
             assert ctx.get(dut.zeros) == mask
             entered.append((valid, activations))
-            for number, element in enumerate(elements):
-                row, col = divmod(number, CONFIG.cols)
-                was_valid, column = entered[-1 - row - col]
-                counts = was_valid and column[row] != 0
-                assert ctx.get(element.nonzero) == counts
-                if counts:
-                    assert ctx.get(element.activation) == column[row]
-                counted += counts
-        assert 0.2 < counted / (100 * len(elements)) < 0.6
+            for number, group in enumerate(groups):
+                down, right = divmod(number, config.group_cols)
+                was_valid, column = entered[-1 - down - right]
+                for row in range(config.share):
+                    activation = column[down * config.share + row]
+                    counts = was_valid and activation != 0
+                    assert ctx.get(group.nonzero) >> row & 1 == counts
+                    if counts:
+                        found = ctx.get(group.activation) >> row * 9 & 511
+                        assert found == activation & 511
+                    counted += counts
+        assert 0.2 < counted / (100 * config.share * len(groups)) < 0.6
 
     simulate(dut, bench)
-    assert len(elements) == CONFIG.rows * CONFIG.cols
+    assert len(groups) == config.group_rows * config.group_cols
 
 
 @pytest.mark.parametrize("style", BufferStyle)
@@ -206,10 +219,20 @@ def test_tiles_drained_while_the_next_computes(style, rows, gap):
     assert scenario.saturations
 
 
+@pytest.mark.parametrize("style", BufferStyle)
+@shared
+def test_groups_drained_while_the_next_tile_computes(style, shared):
+    scenario = tiles(CONFIG.replace(style=style, **shared), 3, seed=7, gap=0.2)
+    assert {n for n, product in enumerate(scenario.products) if product} & set(scenario.drains)
+    scenario.play()
+    assert scenario.saturations
+
+
 @pytest.mark.parametrize("bank", [0, 1])
-def test_a_drain_borrows_the_port_of_its_own_bank_only(bank):
+@pytest.mark.parametrize("share", [1, 2])
+def test_a_drain_borrows_the_port_of_its_own_bank_only(bank, share):
     # In every cycle one bank is drained and a sum of the other is read, never at the same word.
-    scenario = Scenario(CONFIG.replace(rows=2, acc_bits=16), 0)
+    scenario = Scenario(CONFIG.replace(rows=2, acc_bits=16, share=share), 0)
     for word in range(8):
         scenario.run(bank, word, 1)
         scenario.run(1 - bank, word, 1)
@@ -247,18 +270,20 @@ def test_same_entry_in_every_cycle():
     scenario.play()
 
 
-def test_every_pe_saturates_in_one_wavefront():
-    config = CONFIG.replace(rows=4, acc_bits=8)
+@pytest.mark.parametrize("share", [1, 2, 4])
+def test_every_pe_saturates_in_one_wavefront(share):
+    config = CONFIG.replace(rows=8, acc_bits=8, share=share)
     scenario = Scenario(config, 0)
     for _ in range(4):
-        scenario.step({"bank": 0, "word": 0, "last": 1, "fresh": 1}, [255] * 4, [127] * 4)
+        scenario.step({"bank": 0, "word": 0, "last": 1, "fresh": 1}, [255] * 8, [127] * 4)
     scenario.saturations = [config.rows * config.cols] * 4
     scenario.play()
 
 
-def test_rows_do_not_mix():
+@pytest.mark.parametrize("share", [1, 2, 4])
+def test_rows_do_not_mix(share):
     # Each entry holds something in one row only; all rows of all entries are drained.
-    scenario = Scenario(CONFIG.replace(rows=4, acc_bits=16), 0)
+    scenario = Scenario(CONFIG.replace(rows=4, acc_bits=16, share=share), 0)
     for row in range(4):
         activations = [10 * (n == row) for n in range(4)]
         scenario.step({"bank": 0, "word": row, "last": 1, "fresh": 1}, activations, [1, 2, 3, 4])
@@ -269,7 +294,8 @@ def test_rows_do_not_mix():
 
 def test_drain_latency():
     assert Array.drain_latency(CONFIG) == 3 + 4 + 3
-    assert Array.drain_latency(PRESETS["csp_h_32x32"]) == 67
+    assert Array.drain_latency(PRESETS["csp_h_32x32"].replace(share=1)) == 67
+    assert Array.drain_latency(PRESETS["csp_h_32x32"].replace(share=4)) == 8 + 8 + 3
 
 
 def ports_of(text, module):
@@ -308,6 +334,29 @@ def test_hierarchical_array_instantiates_rows_of_elements():
     # Nothing of the inside is repeated outside.
     assert "product" in texts[PE_MODULE]
     assert "product" not in texts[ROW_MODULE] + texts["top"]
+
+
+def test_hierarchical_groups_instantiate_elements():
+    config = CONFIG.replace(rows=4, share=2)
+    modules = {**parts(config), "top": Array(config, hierarchical=True)}
+    assert list(modules) == [PE_MODULE, GROUP_MODULE, ROW_MODULE, "top"]
+    texts = {
+        name: verilog.convert(module, name=name, emit_src=False, strip_internal_attrs=True)
+        for name, module in modules.items()
+    }
+    found = {
+        PE_MODULE: instances_of(texts[GROUP_MODULE], PE_MODULE),
+        GROUP_MODULE: instances_of(texts[ROW_MODULE], GROUP_MODULE),
+        ROW_MODULE: instances_of(texts["top"], ROW_MODULE),
+    }
+    assert {name: list(inside) for name, inside in found.items()} == {
+        PE_MODULE: ["pe_0_0", "pe_0_1", "pe_1_0", "pe_1_1"],
+        GROUP_MODULE: ["group_0", "group_1"],
+        ROW_MODULE: ["row_0", "row_1"],
+    }
+    for name, inside in found.items():
+        for wires in inside.values():
+            assert sorted(wires) == ports_of(texts[name], name)
 
 
 def test_flat_array_has_no_instances():

@@ -70,6 +70,15 @@ def test_cols_hold_whole_words_of_int32():
                 TINY.replace(cols=cols)
 
 
+@pytest.mark.parametrize("name", ["rows", "cols"])
+def test_share_divides(name):
+    groups = TINY.replace(rows=8, cols=12, share=4)
+    assert (groups.group_rows, groups.group_cols) == (2, 3)
+    with pytest.raises(ConfigError) as error:
+        TINY.replace(**{"rows": 8, "cols": 8, name: 20, "share": 8})
+    assert str(error.value) == f"share must divide {name}, 20, but is 8"
+
+
 @pytest.mark.parametrize("style", ["memory", None, 0])
 def test_style(style):
     with pytest.raises(ConfigError) as error:

@@ -307,6 +307,8 @@ CONFIGS = {
     "regbin": CONFIG.replace(rows=3, depth=8, max_interleave=2, style=BufferStyle.REGBIN),
     "narrow": CONFIG.replace(rows=1, acc_bits=8, max_period=4, lookahead=1),
     "wide": CONFIG.replace(cols=8, rows=1, depth=8, acc_bits=32, max_period=2, lookahead=8),
+    "groups": CONFIG.replace(rows=4, cols=8, depth=8, share=2),
+    "group": CONFIG.replace(rows=4, acc_bits=12, share=4, style=BufferStyle.REGBIN),
 }
 
 

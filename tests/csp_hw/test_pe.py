@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processing element against integers, with the control that `bench.controls` derives."""
+"""The processing element against integers, with the control that `bench.controls` derives.
+
+It is a group of one PE; what larger groups compute is seen in the array.
+"""
 
 import itertools
 import re
@@ -9,7 +12,7 @@ from amaranth.hdl import Fragment
 
 from csp_hw.config import PRESETS, BufferStyle
 from csp_hw.pe.control import TAKEN_WITH, control_layout
-from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.group import Group
 from tests.csp_hw.bench import (
     FLAGS,
     between,
@@ -24,6 +27,8 @@ from tests.csp_hw.bench import (
 )
 
 CONFIG = PRESETS["tiny_4x4"].replace(max_period=32)
+#: Flags of which a group has one for each row.
+BY_ROW = ("nonzero", "fetch0", "fetch1", "take")
 #: A sum may be read this many cycles after its run's last product.
 READABLE = 5
 #: When a register may be clocked: a flag at the ports, and how many cycles later.
@@ -141,7 +146,7 @@ class Scenario:
     def play(self):
         """Run it, compare everything that comes out and give what counts of it."""
         steps = self.steps()
-        seen = play(ProcessingElement(self.config), steps, ["drain_below", "saturated_right"])
+        seen = play(Group(self.config), steps, ["drain_below", "saturated_right"])
         drained = saturated = 0
         trace = []
         for n in range(2, len(steps)):
@@ -195,63 +200,113 @@ def random_scenario(config, acc_shift, seed, *, runs=70):
 
 
 def registers(fragment, path=""):
-    """Give the flip-flops of an elaborated component by name."""
+    """Give the flip-flops of an elaborated component by name, a shared one by row, too."""
     found = {}
     for statement in fragment.statements.get("sync", ()):
-        found |= {path + signal.name: signal for signal in statement._lhs_signals()}
+        for signal in statement._lhs_signals():
+            parts = len(signal) // 9 if signal.name == "activation" else 1
+            width = len(signal) // parts
+            for row in range(parts):
+                place = f"{path}{row}." if parts > 1 else path
+                found[place + signal.name] = signal[row * width : (row + 1) * width]
     for inside, name, *_ in fragment.subfragments:
-        prefix = "" if name == "multiplier" else f"{name}."
-        found |= registers(inside, prefix)
+        prefix = {"multiplier": ""}.get(name, f"{name}.".removeprefix("pe_"))
+        found |= registers(inside, path + prefix)
     return found
 
 
-def test_no_register_is_clocked_without_a_reason():
+def grouped(scenario):
+    """Give the inputs of a group whose first PE has a scenario's operands; others have their own.
+
+    Each drained word is that of some row.
+    """
+    share, rng = scenario.config.share, scenario.rng
+    steps = scenario.steps()
+    for step, (product, activation, _) in zip(steps, scenario.cycle, strict=True):
+        activations = [activation, *(operand(rng)[0] for _ in range(share - 1))]
+        counts = [product is not None and value != 0 for value in activations]
+        step.update(activation=joined(activations, 9), nonzero=joined(counts, 1))
+        step.update(weight=joined([operand(rng)[1] for _ in range(share)], 8))
+        for bank in range(2):
+            step["control"][f"fetch{bank}"] *= (1 << share) - 1
+    for cycle, ((bank, _), _) in scenario.drains.items():
+        row = between(rng, 0, share - 1)
+        steps[cycle]["control"][f"fetch{bank}"] = 1 << row
+        steps[cycle + 2]["control"]["take"] = 1 << row
+    return steps
+
+
+def joined(values, bits):
+    """Give some values side by side."""
+    return sum((value & (1 << bits) - 1) << n * bits for n, value in enumerate(values))
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_no_register_is_clocked_without_a_reason(share):
     """All but flags keep what they have unless they take something that counts, whatever comes."""
     config = CONFIG.replace(style=BufferStyle.REGBIN, acc_bits=12, max_period=8, depth=8)
-    element = ProcessingElement(config)
-    dut = Fragment.get(element, None)
+    config = config.replace(share=share)
+    group = Group(config)
+    dut = Fragment.get(group, None)
     watched = registers(dut)
-    entries = {name for name in watched if re.fullmatch(r"bank\d\.entry\d", name)}
-    assert len(entries) == config.depth
+    entries = {name for name in watched if re.search(r"bank\d\.entry\d$", name)}
+    assert len(entries) == share**2 * config.depth
     flags = {f"{flag}_registered" for flag in (*FLAGS, "shift", "take")}
     flags |= {"nonzero", "nonzero_before", "fetched0", "fetched1", "added", "settled"}
-    assert watched.keys() == CLOCKED.keys() | flags | entries
-    steps = random_scenario(config, 3, 1).steps()
+    places = {name: re.fullmatch(r"(?:(\d)(?:_\d)?\.)?(.*)", name).groups() for name in watched}
+    assert {base for _, base in places.values()} == CLOCKED.keys() | flags | {
+        places[name][1] for name in entries
+    }
+    scenario = random_scenario(config, 3, 1)
+    steps = scenario.steps() if share == 1 else grouped(scenario)
     changed = {name: set() for name in watched}
 
     async def bench(ctx):
         for cycle, step in enumerate(steps):
             for name, value in step.items():
-                ctx.set(getattr(element, name), value)
+                ctx.set(getattr(group, name), value)
             before = {name: ctx.get(signal) for name, signal in watched.items()}
             await ctx.tick()
             for name, signal in watched.items():
                 if ctx.get(signal) != before[name]:
                     changed[name].add(cycle)
 
+    def given(step, flag, row):
+        value = step.get(flag, step["control"].get(flag))
+        return value >> int(row) & 1 if row is not None and flag in BY_ROW else value
+
     simulate(dut, bench)
-    for name, reasons in CLOCKED.items():
+    looked = 0
+    for name, (row, base) in places.items():
+        if base not in CLOCKED:
+            continue
         clocked = {
             n + later
-            for flag, later in reasons.items()
+            for flag, later in CLOCKED[base].items()
             for n, step in enumerate(steps)
-            if step.get(flag, step["control"].get(flag))
+            if given(step, flag, row)
         }
         assert changed[name] <= clocked, f"{name} without a reason"
         assert len(clocked) < 0.9 * len(steps)
         assert changed[name], f"{name} is never clocked"
+        looked += 1
+    assert looked == len(watched) - len(entries) - len(flags)
 
 
+@pytest.mark.parametrize("share", [1, 2, 4])
 @pytest.mark.parametrize("style", BufferStyle)
-def test_neighbours_get_everything_a_cycle_later(style):
+def test_neighbours_get_everything_a_cycle_later(style, share):
     """Where there are clock gates, only what counts."""
-    config = CONFIG.replace(style=style)
+    config = CONFIG.replace(style=style, share=share)
+    group = Group(config)
     rng = rng_of(3)
+    # Of a group of one, operands are signed.
+    low = {name: (1 << bits - 1) * (share == 1) for name, bits in (("a", 9), ("w", 8))}
     steps = [
         {
-            "activation": between(rng, -256, 255),
-            "nonzero": between(rng, 0, 1),
-            "weight": between(rng, -128, 127),
+            "activation": between(rng, 0, (1 << 9 * share) - 1) - low["a"],
+            "nonzero": between(rng, 0, (1 << share) - 1),
+            "weight": between(rng, 0, (1 << 8 * share) - 1) - low["w"],
             "acc_shift": between(rng, 0, 15),
             "control": {
                 name: between(rng, 0, (1 << field.width) - 1)
@@ -262,32 +317,33 @@ def test_neighbours_get_everything_a_cycle_later(style):
     ]
     names = {name: f"{name}_right" for name in ("activation", "nonzero", "acc_shift", "control")}
     names["weight"] = "weight_below"
-    seen = play(ProcessingElement(config), steps, names.values())
+    seen = play(group, steps, names.values())
     taken = [0, 0]
     for before, after in itertools.pairwise(range(60)):
         given, control = steps[before], steps[before]["control"]
         kept = seen[before]
-        taken_with = {
-            "activation": given["nonzero"],
-            "nonzero": True,
-            "acc_shift": control["add"],
-            "weight": control["valid"],
-        }
+        taken_with = {"nonzero": True, "acc_shift": control["add"], "weight": control["valid"]}
         for name, counts in taken_with.items():
             wanted = given[name] if counts or not config.clock_gates else kept[names[name]]
             assert seen[after][names[name]] == wanted, f"{name} in cycle {after}"
+        for row in range(share):
+            counts = given["nonzero"] >> row & 1 or not config.clock_gates
+            wanted = given["activation"] if counts else kept["activation_right"]
+            found = seen[after]["activation_right"]
+            assert (found ^ wanted) >> 9 * row & 511 == 0, f"row {row} in cycle {after}"
         for name, value in control.items():
             counts = name not in TAKEN_WITH or any(control[flag] for flag in TAKEN_WITH[name])
             wanted = value if counts or not config.clock_gates else kept["control_right"][name]
             assert seen[after]["control_right"][name] == wanted, f"{name} in cycle {after}"
             taken[counts] += 1
-    assert min(taken) > 100
+    assert min(taken) > 60
 
 
 def test_the_multiplier_rests_while_activations_are_zero():
     # Weights change all the time; after the last activation that is not zero nothing toggles.
     rng = rng_of(8)
-    dut = ProcessingElement(CONFIG)
+    dut = Group(CONFIG)
+    multiplier = dut.elements[0].multiplier
     changes = 0
 
     async def bench(ctx):
@@ -305,8 +361,8 @@ def test_the_multiplier_rests_while_activations_are_zero():
             before = expected
             expected = before if zero else {"activation": activation, "weight": weight}
             held = {
-                "activation": ctx.get(dut.multiplier.held_activation),
-                "weight": ctx.get(dut.multiplier.held_weight),
+                "activation": ctx.get(multiplier.held_activation),
+                "weight": ctx.get(multiplier.held_weight),
             }
             assert held == expected, f"cycle {number}"
             assert ctx.get(dut.weight_below) == weight

@@ -17,8 +17,9 @@ def random_config(rng):
     """Give a small core; its buffers are often too small for a layer as it is."""
     cols = int(rng.choice([4, 8]))
     depth = int(rng.choice([4, 8, 16, 64]))
+    rows = int(rng.choice([2, 4, 8]))
     return CspConfig(
-        rows=int(rng.choice([2, 4, 8])),
+        rows=rows,
         cols=cols,
         depth=depth,
         max_period=8,
@@ -29,6 +30,7 @@ def random_config(rng):
         weight_bytes=int(rng.choice([256, 1024, 8192])),
         count_bytes=int(rng.choice([128, 512])),
         pool_words=int(rng.choice([4, 8, 64])),
+        share=min(int(rng.choice([1, 1, 2, 4])), rows, cols),
     )
 
 

@@ -12,7 +12,8 @@ from csp_algo.errors import CspError
 from csp_hw.config import BufferStyle, preset
 from csp_hw.output import OutputColumn
 from csp_hw.pe.accumulation.regbin import bins
-from csp_hw.pe.element import ProcessingElement
+from csp_hw.pe.group import group_module, group_parts
+from csp_hw.pe.multiplier import Multiplier
 from sim.model.actions import Actions
 from sim.model.constants import Constants, Setting
 from sim.model.energy import (
@@ -57,14 +58,21 @@ def flip_flops(text):
     return total, enabled
 
 
+@pytest.mark.parametrize("share", [1, 2, 4])
 @pytest.mark.parametrize("name", ["tiny_4x4", "csp_h_32x32"])
-def test_bits_of_a_pe_are_those_of_its_verilog(name):
-    config = preset(name).replace(style=BufferStyle.REGBIN)
+def test_bits_of_a_pe_are_those_of_its_verilog(name, share):
+    config = preset(name).replace(style=BufferStyle.REGBIN, share=share)
     bits = ElementBits.of(Core(config=config))
     entries = config.depth * config.acc_bits
-    total, enabled = flip_flops(verilog.convert(ProcessingElement(config)))
-    assert total == bits.all + entries
-    assert enabled == bits.enabled + entries
+    elements = share**2
+    total = enabled = 0
+    modules = {**group_parts(config), "multiplier": Multiplier()}
+    for module, component in modules.items():
+        found = flip_flops(verilog.convert(component, name=module))
+        times = 1 if module == group_module(config) else elements
+        total, enabled = total + times * found[0], enabled + times * found[1]
+    assert total == elements * (bits.all + entries)
+    assert enabled == elements * (bits.enabled + entries)
 
 
 def test_bits_of_an_output_column_are_those_of_its_verilog():
@@ -127,15 +135,62 @@ def test_elements_by_hand():
     changed = control + 6 * more + flips + 2 * 2 * more
     assert both[Component.CONTROL] == pytest.approx(BIT * changed * ELEMENTS)
 
-    shared = energy(actions, 12, Core(shared_rows=2, shared_cols=4), MID)
-    operands = 8 / 2 * 10 + (9 / 4 + 9 / 4 + 8) * 6
-    assert shared[Component.OPERANDS] == pytest.approx(BIT * operands * ELEMENTS)
     free = energy(actions, 12, Core(gated_free=True), MID)
     assert free[Component.GATED] == 0
     ungated = energy(actions, 12, Core(gating=False), MID)
     assert ungated[Component.MAC] == pytest.approx(0.54 * 10 * ELEMENTS)
     assert ungated[Component.RUN] == pytest.approx(BIT * (16 + 21) * 10 * ELEMENTS)
     assert ungated[Component.GATED] == 0
+
+
+def test_what_a_group_shares_by_hand():
+    """The same in groups of 4 × 4, and a word drained of each of 32 rows' PEs."""
+    core = Core(config=Core().config.replace(share=4))
+    actions = Actions(
+        issued=10,
+        slots=10 * ELEMENTS,
+        multiplied=6 * ELEMENTS,
+        accumulated=7 * ELEMENTS,
+        runs=2 * ELEMENTS,
+        written=NONE,
+        read=ONE * ELEMENTS,
+        drained=ONE * ELEMENTS,
+        sums=32,
+    )
+    found = energy(actions, 12, core, MID)
+    alone = energy(actions, 12, Core(config=core.config.replace(share=1)), MID)
+    operands = 8 / 4 * 10 + (9 / 4 + 9 + 8) * 6
+    assert found[Component.OPERANDS] == pytest.approx(BIT * operands * ELEMENTS)
+    # Of 64 groups each takes an address for all its PEs once, and for each of its rows once.
+    groups = ELEMENTS / 16
+    control = groups * ((6 + 3) * 2 + 6 * (1 + 4))
+    # Four rows of a group have flags of operands and words, and 16 PEs those of runs.
+    flips = 2 * (groups * 4 * (2 * 4 + 2 * 2) + groups * 5 * 2)
+    assert found[Component.CONTROL] == pytest.approx(BIT * (control + flips))
+    flags, still = groups * (8 + 7 * 4), groups * (4 + 8 + 16)
+    kept = flags * 10 - flips + still * 2
+    assert found[Component.HELD] == pytest.approx(0.5 * BIT * kept)
+    idle = 0.54 * ELEMENTS + BIT * flags
+    assert found[Component.IDLE] == pytest.approx(0.5 * idle * 2)
+    # Each column of a group waits for the groups on its left, each row for those above.
+    skew = 4 * sum(range(8)) * (9 + 1) + 32 * 9 + 4 * sum(range(1, 9)) * 8
+    edge = (skew + 8 * (8 + 7 * 4)) * 10 + 8 * control / groups
+    assert found[Component.EDGE] == pytest.approx(BIT * edge)
+    # A sum passes 4.5 groups and waits 3.5 cycles, with a bit for each four columns; the round trip
+    # is 29 cycles.
+    queue, drained = at_least(32, 768), 32 * 96
+    moved = BIT * (24 + 1 / 4) * 32 * 8 * 32
+    drain = moved + queue.write(drained, MID) + queue.read(drained, MID)
+    assert found[Component.DRAIN] == pytest.approx(drain)
+    same = set(Component) - {
+        Component.OPERANDS,
+        Component.CONTROL,
+        Component.HELD,
+        Component.IDLE,
+        Component.EDGE,
+        Component.DRAIN,
+    }
+    assert all(found[component] == alone[component] for component in same)
 
 
 def test_register_bins_by_hand():
@@ -247,8 +302,7 @@ def test_what_could_be_built_otherwise_never_costs_more():
     for change in (
         {"bypass": True},
         {"gated_free": True},
-        {"shared_rows": 4},
-        {"shared_cols": 4},
+        {"config": Core().config.replace(share=4)},
         {"run_bits": 17},
     ):
         assert sum(energy(actions, 150, Core(**change), MID).values()) < before, change
@@ -267,8 +321,6 @@ def test_memories_that_the_table_does_not_know():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shared_rows": 0}, "shared_rows"),
-        ({"shared_cols": 33}, "shared_cols"),
         ({"run_bits": 15}, "run_bits"),
         ({"run_bits": 22}, "run_bits"),
     ],

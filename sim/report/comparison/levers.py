@@ -71,13 +71,22 @@ def _sums(bits: int, *, weaker: bool = False) -> Lever:
     )
 
 
+def _share(side: int, *, weaker: bool = False) -> Lever:
+    return Lever(
+        name=f"operand and control registers shared by {side} × {side} PEs",
+        kind=Kind.HARDWARE,
+        pull=lambda c: built(c, share=side),
+        weaker=weaker,
+    )
+
+
 def _memory(name: str, **changes: Any) -> Lever:
     return Lever(name=name, kind=Kind.MEMORY, pull=lambda c: dataclasses.replace(c, **changes))
 
 
 LEVERS = (
-    _core("operand registers shared by 2 × 2 PEs", shared_rows=2, shared_cols=2, weaker=True),
-    _core("operand registers shared by 4 × 4 PEs", shared_rows=4, shared_cols=4),
+    _share(2, weaker=True),
+    _share(4),
     _core("weights of one tile pass by their buffer", bypass=True),
     _core("run of 17 bits", kind=Kind.INEXACT, run_bits=17),
     _sums(20, weaker=True),
