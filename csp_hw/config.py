@@ -252,6 +252,7 @@ PRESETS = {
         weight_bytes=512 * KIB,
         count_bytes=64 * KIB,
         pool_words=512,
+        share=4,
     ),
 }
 

@@ -92,8 +92,8 @@ class Group(wiring.Component):
 
     Activations and control enter at the left and move right, weights and drained words enter above
     and move down, all a group a cycle. What all PEs of the group, of one of its rows or of one of
-    its columns would hold alike stands here, once. Of several PEs each is a submodule. A single one is
-    built into the group, which then is a PE.
+    its columns would hold alike stands here, once. Of several PEs each is a submodule. A single one
+    is built into the group, which then is a PE.
 
     With clock gates (``CspConfig.clock_gates``) only flags are clocked in every cycle. Every other
     register is clocked when it takes something that counts, and keeps it: an activation that is not

@@ -101,18 +101,18 @@ def test_frozen_and_keyword_only():
 
 
 def test_presets():
-    # rows, cols, depth, T, I, L as in the table of the design.
+    # rows, cols, depth, T, I, L as in the table of the design, and share.
     table = {
-        "tiny_4x4": (4, 4, 16, 8, 4, 4),
-        "csp_8x8": (8, 8, 128, 16, 8, 8),
-        "csp_h_32x32": (32, 32, 128, 32, 8, 16),
+        "tiny_4x4": (4, 4, 16, 8, 4, 4, 1),
+        "csp_8x8": (8, 8, 128, 16, 8, 8, 1),
+        "csp_h_32x32": (32, 32, 128, 32, 8, 16, 4),
     }
     assert list(PRESETS) == list(table)
     for name, expected in table.items():
         found = preset(name)
         assert found is PRESETS[name]
         sizes = (found.rows, found.cols, found.depth, found.max_period, found.max_interleave)
-        assert (*sizes, found.lookahead) == expected
+        assert (*sizes, found.lookahead, found.share) == expected
         assert (found.acc_bits, found.style, found.row_blocks) == (24, BufferStyle.MEMORY, 4)
 
 

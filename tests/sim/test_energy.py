@@ -29,6 +29,8 @@ from sim.model.sram import access, at_least
 MID = Constants()
 BIG = preset("csp_h_32x32")
 ELEMENTS = 1024
+#: Each PE has all of its registers.
+ALONE = Core(config=Core().config.replace(share=1))
 NONE = np.zeros(7)
 ONE = np.array([1.0, 0, 0, 0, 0, 0, 0])
 BIT = 0.0104
@@ -85,7 +87,7 @@ def test_bits_of_an_output_column_are_those_of_its_verilog():
 
 def test_elements_by_hand():
     """Ten steps of which 60 % multiply, 2 runs a PE, one word of a bank, and twelve cycles."""
-    core = Core()
+    core = ALONE
     actions = Actions(
         issued=10,
         slots=10 * ELEMENTS,
@@ -117,7 +119,7 @@ def test_elements_by_hand():
     idle = 0.54 + BIT * flags
     assert found[Component.IDLE] == pytest.approx(0.5 * idle * 2 * ELEMENTS)
 
-    without = energy(actions, 12, Core(enables=False), MID)
+    without = energy(actions, 12, dataclasses.replace(ALONE, enables=False), MID)
     # All but the multiplier's operands, the run and its way to the adder.
     every = 8 + 9 + 16 + sums + 9 + still + 25 + 2 * (48 + 6)
     new = 8 * 10 + (9 + 16) * 6 + sums * 2 + 48 + control + still * 2
@@ -128,16 +130,16 @@ def test_elements_by_hand():
     same = set(Component) - {Component.HELD, Component.IDLE}
     assert all(without[component] == found[component] for component in same)
 
-    both = energy(actions, 12, Core(one_bank=False), MID)
+    both = energy(actions, 12, dataclasses.replace(ALONE, one_bank=False), MID)
     more = 2 * 2 - 1
     words += 2 * 24 * more
     assert both[Component.SUM] == pytest.approx(BIT * words * ELEMENTS)
     changed = control + 6 * more + flips + 2 * 2 * more
     assert both[Component.CONTROL] == pytest.approx(BIT * changed * ELEMENTS)
 
-    free = energy(actions, 12, Core(gated_free=True), MID)
+    free = energy(actions, 12, dataclasses.replace(ALONE, gated_free=True), MID)
     assert free[Component.GATED] == 0
-    ungated = energy(actions, 12, Core(gating=False), MID)
+    ungated = energy(actions, 12, dataclasses.replace(ALONE, gating=False), MID)
     assert ungated[Component.MAC] == pytest.approx(0.54 * 10 * ELEMENTS)
     assert ungated[Component.RUN] == pytest.approx(BIT * (16 + 21) * 10 * ELEMENTS)
     assert ungated[Component.GATED] == 0
@@ -145,7 +147,8 @@ def test_elements_by_hand():
 
 def test_what_a_group_shares_by_hand():
     """The same in groups of 4 × 4, and a word drained of each of 32 rows' PEs."""
-    core = Core(config=Core().config.replace(share=4))
+    core = Core()
+    assert core.config.share == 4
     actions = Actions(
         issued=10,
         slots=10 * ELEMENTS,
@@ -158,7 +161,7 @@ def test_what_a_group_shares_by_hand():
         sums=32,
     )
     found = energy(actions, 12, core, MID)
-    alone = energy(actions, 12, Core(config=core.config.replace(share=1)), MID)
+    alone = energy(actions, 12, ALONE, MID)
     operands = 8 / 4 * 10 + (9 / 4 + 9 + 8) * 6
     assert found[Component.OPERANDS] == pytest.approx(BIT * operands * ELEMENTS)
     # Of 64 groups each takes an address for all its PEs once, and for each of its rows once.
@@ -255,9 +258,10 @@ def test_buffers_by_hand():
     assert found[Component.PORTS] == pytest.approx(3 * (queue.write + queue.read))
     assert found[Component.OUTPUT] == pytest.approx(2 * 32 * (3.1 + BIT * COLUMN_BITS))
     # A sum goes 16.5 rows down on average and waits 15.5 cycles for the last column's.
+    alone = energy(actions, 1, ALONE, MID)
     queue = access(16384, 768, MID)
     drain = 3 * (BIT * 25 * 32 * 32 + queue.write + queue.read)
-    assert found[Component.DRAIN] == pytest.approx(drain, rel=0.05)
+    assert alone[Component.DRAIN] == pytest.approx(drain, rel=0.05)
 
 
 def test_settings_are_in_order_and_steps_need_cycles():
@@ -302,12 +306,12 @@ def test_what_could_be_built_otherwise_never_costs_more():
     for change in (
         {"bypass": True},
         {"gated_free": True},
-        {"config": Core().config.replace(share=4)},
+        {"config": Core().config.replace(share=8)},
         {"run_bits": 17},
     ):
         assert sum(energy(actions, 150, Core(**change), MID).values()) < before, change
-    for option in ("gating", "enables", "one_bank", "line_hold"):
-        change = {option: False}
+    worse = [{name: False} for name in ("gating", "enables", "one_bank", "line_hold")]
+    for change in (*worse, {"config": ALONE.config}):
         assert sum(energy(actions, 150, Core(**change), MID).values()) > before, change
 
 

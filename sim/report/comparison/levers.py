@@ -71,22 +71,16 @@ def _sums(bits: int, *, weaker: bool = False) -> Lever:
     )
 
 
-def _share(side: int, *, weaker: bool = False) -> Lever:
-    return Lever(
-        name=f"operand and control registers shared by {side} × {side} PEs",
-        kind=Kind.HARDWARE,
-        pull=lambda c: built(c, share=side),
-        weaker=weaker,
-    )
-
-
 def _memory(name: str, **changes: Any) -> Lever:
     return Lever(name=name, kind=Kind.MEMORY, pull=lambda c: dataclasses.replace(c, **changes))
 
 
 LEVERS = (
-    _share(2, weaker=True),
-    _share(4),
+    Lever(
+        name="operand and control registers shared by 8 × 8 PEs",
+        kind=Kind.HARDWARE,
+        pull=lambda c: built(c, share=8),
+    ),
     _core("weights of one tile pass by their buffer", bypass=True),
     _core("run of 17 bits", kind=Kind.INEXACT, run_bits=17),
     _sums(20, weaker=True),
@@ -100,6 +94,11 @@ LEVERS = (
     _core("without clock enables in the PE", kind=Kind.BUILT, enables=False),
     _core("both banks read for each run", kind=Kind.BUILT, one_bank=False),
     _core("line buffer read for each word", kind=Kind.BUILT, line_hold=False),
+    Lever(
+        name="operand and control registers in each PE",
+        kind=Kind.BUILT,
+        pull=lambda c: built(c, share=1),
+    ),
 )
 
 
