@@ -83,8 +83,9 @@ def _lines(program: Program) -> Iterator[str]:
 
 
 def parameters(config: CspConfig) -> dict[str, int]:
-    """Give the fields of C's ``struct csp_parameters``."""
+    """Give the fields of C's ``struct csp_parameters``: all that a program may depend on."""
     fields = dataclasses.asdict(config)
+    del fields["share"]
     return fields | {"style": BufferStyle[config.style.name].value}
 
 

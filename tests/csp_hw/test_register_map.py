@@ -120,7 +120,8 @@ def build_fields():
 
 def test_every_parameter_of_a_build_can_be_read():
     names = {re.sub("_log2$", "", name) for name in build_fields()}
-    assert names == {field.name for field in dataclasses.fields(CspConfig)}
+    # Of groups of PEs software sees nothing: integers and descriptors are the same.
+    assert names == {field.name for field in dataclasses.fields(CspConfig)} - {"share"}
 
 
 def test_the_largest_parameters_fit():

@@ -18,6 +18,7 @@ def random_config(rng):
     cols = int(rng.choice([4, 8]))
     depth = int(rng.choice([4, 8, 16, 64]))
     rows = int(rng.choice([2, 4, 8]))
+    share = rng.spawn(1)[0].choice([1, 1, 2, 4])
     return CspConfig(
         rows=rows,
         cols=cols,
@@ -30,7 +31,7 @@ def random_config(rng):
         weight_bytes=int(rng.choice([256, 1024, 8192])),
         count_bytes=int(rng.choice([128, 512])),
         pool_words=int(rng.choice([4, 8, 64])),
-        share=min(int(rng.choice([1, 1, 2, 4])), rows, cols),
+        share=min(int(share), rows, cols),
     )
 
 
