@@ -23,13 +23,12 @@ EXAMPLE = ROOT / "examples" / "fashion_mnist"
 
 
 @pytest.mark.soak
-def test_generated_in_ten_seconds_and_300_megabytes(tmp_path):
-    """Seconds of a processor, so that a busy machine does not matter."""
+def test_generated_in_300_megabytes(tmp_path):
+    """How long it takes, benchmarks/generation.py tells."""
     command = [sys.executable, "-m", "sim", "generate", "--preset", "csp_h_32x32", "-o", "out"]
     measure = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
-        "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
-        "print(used.ru_utime + used.ru_stime, used.ru_maxrss)"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
@@ -40,8 +39,7 @@ def test_generated_in_ten_seconds_and_300_megabytes(tmp_path):
         text=True,
         check=True,
     )
-    seconds, memory = done.stdout.splitlines()[-1].split()
-    assert float(seconds) < 10
+    memory = done.stdout.splitlines()[-1]
     assert int(memory) < 300 * 1024  # KiB on Linux
     assert sum(path.stat().st_size for path in (tmp_path / "out").glob("*.v")) < 2_000_000
 
