@@ -75,6 +75,9 @@ class CspConfig:
     share : int
         PEs share the registers of operands and control in groups of ``share`` × ``share``; a power
         of two that divides ``rows`` and ``cols``. For ASICs: wires are longer.
+    map_bytes : int
+        Map memory: bytes of maps that stay in ``csp_core`` between passes. A power of two from
+        8 KiB on; 0: there is none.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class CspConfig:
     count_bytes: int = 1024
     pool_words: int = 64
     share: int = 1
+    map_bytes: int = 0
 
     def __post_init__(self) -> None:
         limits = {
@@ -113,12 +117,15 @@ class CspConfig:
             "pool_words": (4, 4096),
             "share": (1, 8),
         }
+        if self.map_bytes != 0 or isinstance(self.map_bytes, bool):
+            limits["map_bytes"] = (1 << 13, 1 << 24)
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ConfigError(f"{name} must be an integer, not {value!r}")
             if not low <= value <= high:
-                raise ConfigError(f"{name} must be {low} … {high}, not {value}")
+                none = "0 or " if name == "map_bytes" else ""
+                raise ConfigError(f"{name} must be {none}{low} … {high}, not {value}")
         for name in limits:
             free = name in ("rows", "cols", "acc_bits")
             if not free and not _power_of_two(getattr(self, name)):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core: registers and memory ports around the datapath; all that software needs."""
 
-from amaranth import Cat, Module, ResetSignal
+from amaranth import Cat, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from csp_hw.addresses import TABLES
-from csp_hw.axi.ports import Fault
+from csp_hw.axi.ports import LOCAL_OFFSET, Fault
 from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.signature import (
     LiteSignature,
@@ -18,6 +18,7 @@ from csp_hw.axi.signature import (
 from csp_hw.axi.writer import WriteManager
 from csp_hw.body import BODY_MODULE, Body, BodySignature
 from csp_hw.config import CspConfig
+from csp_hw.map_memory import MapMemory
 from csp_hw.util import flushed, join, own_reset, part
 
 #: Beats in each reader's queue. What a queue holds bridges the latency of the memory.
@@ -84,27 +85,37 @@ class Core(wiring.Component):
         beat = self.config.cols
         inside = None if self.hierarchical else Body(self.config)
         body = part(m, "body", BodySignature(self.config), BODY_MODULE, inside)
+        local = self.config.map_bytes
         tables = ReadManager(beat, [FETCH_DEPTH, *(TABLE_DEPTHS[name] for name in TABLES)])
-        maps = ReadManager(beat, [MAP_DEPTH])
-        residuals = ReadManager(beat, [MAP_DEPTH])
-        results = WriteManager(beat, MAP_DEPTH)
+        maps = ReadManager(beat, [MAP_DEPTH], local_bytes=local)
+        residuals = ReadManager(beat, [MAP_DEPTH], local_bytes=local)
+        results = WriteManager(beat, MAP_DEPTH, local_bytes=local)
         readers = (tables, maps, residuals)
         ports = (*readers, results)
 
         connect_flat(m, self, REGISTERS, body.axi)
         names = ("tables", "maps", "residuals", "results")
         prefixes = (TABLE_PORT, MAP_PORT, RESULT_PORT, RESULT_PORT)
-        resets = flushed(m, "flush_ports", body.flush, len(ports))
-        for name, prefix, port, reset in zip(names, prefixes, ports, resets, strict=True):
+        resets = flushed(m, "flush_ports", body.flush, len(ports) + bool(local))
+        for name, prefix, port, reset in zip(names, prefixes, ports, resets, strict=False):
             m.submodules[name] = own_reset(m, f"flushed_{name}", reset)(port)
             # Its reset comes a cycle late, and AXI allows no transfer during one.
             connect_flat(m, self, prefix, port.axi, held=ResetSignal() | reset)
 
-        # The window.
+        # The window, and the map memory behind it.
+        size = body.size
+        if local:
+            size = Signal.like(body.size)
+            m.d.sync += size.eq(Mux(body.size > LOCAL_OFFSET, LOCAL_OFFSET, body.size))
+            kept = MapMemory(self.config)
+            m.submodules.kept = own_reset(m, "flushed_kept", resets[-1])(kept)
+            wiring.connect(m, maps.local, kept.inputs)
+            wiring.connect(m, residuals.local, kept.residual)
+            wiring.connect(m, results.local, kept.results)
         for port in ports:
             m.d.comb += [
                 port.base.eq(body.base),
-                port.size.eq(body.size),
+                port.size.eq(size),
                 port.stop.eq(body.stop),
             ]
         m.d.comb += [
@@ -125,6 +136,8 @@ class Core(wiring.Component):
 
         # How it goes.
         moving = [*(reader.axi.r for reader in readers), results.axi.w, results.axi.b]
+        if local:
+            moving += [maps.local.answers, residuals.local.answers, results.local.beats]
         moves = [port.valid & port.ready for port in moving]
         m.d.comb += [
             body.progress.eq(Cat(moves).any()),

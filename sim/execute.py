@@ -21,6 +21,7 @@ from sim.cosim.core.process import run_core_jobs
 from sim.program.compiler import compile_network
 from sim.program.maps import Bytes, Maps, pack_map
 from sim.program.passes import Pass
+from sim.program.plan import Choices
 from sim.program.program import Program
 
 #: Values of CONTROL: start, with the interrupt enabled.
@@ -41,7 +42,8 @@ class PassRun(NamedTuple):
         From the start to the interrupt.
     registers : dict of str to int
     different : int, optional
-        Integers of the node that differ from the golden model; None before its last pass.
+        Integers of the node that differ from the golden model; None before its last pass, and if
+        they are on the chip only.
     compared : int
         Integers compared.
     """
@@ -62,7 +64,7 @@ class Task:
     program : Program
     inputs : array [N, H, W, C]
     values : dict of str to array
-        Of the golden model: all nodes that are in memory.
+        Of the golden model: all nodes that are in memory or on the chip.
     """
 
     program: Program
@@ -70,15 +72,19 @@ class Task:
     values: Mapping[str, Maps]
 
     @classmethod
-    def make(cls, network: Network, config: CspConfig, inputs: Maps) -> "Task":
+    def make(
+        cls, network: Network, config: CspConfig, inputs: Maps, choices: Choices | None = None
+    ) -> "Task":
         """Compile a network, and compute it.
+
+        Without choices, maps on the chip are copied to memory, so that all can be compared.
 
         Raises
         ------
         CspError
             Something does not fit; the message names the node and the value.
         """
-        program = compile_network(network, config, len(inputs))
+        program = compile_network(network, config, len(inputs), choices or Choices(expose=True))
         keep = set(program.maps) - {network.input.name}
         values = golden.run(network, inputs, acc_bits=config.acc_bits, keep=keep).values
         return cls(program=program, inputs=inputs, values=values)
@@ -92,7 +98,7 @@ class Task:
     def memory(self) -> Bytes:
         """The window as the golden model leaves it."""
         memory = self.program.memory(self.inputs)
-        for name, place in self.program.maps.items():
+        for name, place in self.program.shown.items():
             if name in self.values:
                 # Maps may lie in each other's holes, and be parts of others.
                 memory[place.offset : place.end] |= pack_map(place, self.values[name])
@@ -108,7 +114,11 @@ class Task:
         """
         if step.schedule is None:
             raise CspError(f"{step.title}: a pooling has no schedule")
-        beats = self.memory[step.input.addresses[:, None] + np.arange(step.config.cols)]
+        memory, places = self.memory, step.input.addresses
+        if step.input.on_chip:
+            source = self.program.maps[step.sources[0]]
+            memory, places = pack_map(source, self.values[source.name]), places - source.offset
+        beats = memory[places[:, None] + np.arange(step.config.cols)]
         shape = (step.schedule.images, *step.schedule.layer.geometry.in_shape)
         return np.asarray(beats.reshape(shape))
 
@@ -165,8 +175,10 @@ def jobs(
     padding = -len(memory) % program.config.cols
     image = np.pad(memory, (0, padding))
     for number, (step, offset) in enumerate(zip(program.passes, program.descriptors, strict=True)):
-        place = program.maps[step.node]
-        start, end = place.offset, place.end + -place.end % program.config.cols
+        regions = []
+        if step.node in program.shown:
+            place = program.shown[step.node]
+            regions.append((place.offset, place.end + -place.end % program.config.cols))
         writes = [] if number else [*window(memory), ("COUNT", 1)]
         work = sum(_work(step)) * (16 if stalls else 4)
         yield CoreJob(
@@ -177,7 +189,7 @@ def jobs(
             seed=seed,
             writes=[*writes, ("DESCRIPTORS", offset), ("STATUS", CLEAR), ("CONTROL", START)],
             timeout=PATIENCE + work,
-            regions=[(start, end)],
+            regions=regions,
             expected=max(_work(step)),
         )
 
@@ -215,7 +227,7 @@ def compared(task: Task, outcomes: Iterator[CoreOutcome]) -> Iterator[PassRun]:
         outcome = next(outcomes)
         _check(step, outcome)
         different, count = None, 0
-        if last[step.node] == number:
+        if last[step.node] == number and step.node in task.program.shown:
             expected = task.values[step.node]
             count = expected.size
             found = _value(task.program, step, outcome)
@@ -225,7 +237,7 @@ def compared(task: Task, outcomes: Iterator[CoreOutcome]) -> Iterator[PassRun]:
 
 def _value(program: Program, step: Pass, outcome: CoreOutcome) -> Maps:
     """Give the map that a pass wrote from the region that was looked at."""
-    place = program.maps[step.node]
+    place = program.shown[step.node]
     whole = np.zeros(program.size, dtype=np.uint8)
     whole[place.offset : place.end] = outcome.memory[0][: place.end - place.offset]
     return program.value(step.node, whole)
@@ -234,7 +246,8 @@ def _value(program: Program, step: Pass, outcome: CoreOutcome) -> Maps:
 def _work(step: Pass) -> tuple[int, ...]:
     """Give the cycles of a pass by what they are spent on, about."""
     schedule = step.schedule
-    parts = (step.input_beats, step.weight_beats, step.residual_beats, step.result_beats)
+    maps = (step.input, step.output, *([] if step.residual is None else [step.residual]))
+    parts = (step.weight_beats, *(loops.total for loops in maps))
     return parts if schedule is None else (*parts, schedule.issued)
 
 

@@ -8,11 +8,13 @@ from amaranth.utils import exact_log2
 
 from csp_hw.axi.ports import (
     LENGTH_BITS,
+    LOCAL_OFFSET,
     OFFSET_BITS,
     PAGE_BYTES,
     RUN_BITS,
     SIZE_BITS,
     burst_layout,
+    is_local,
     run_layout,
 )
 
@@ -39,6 +41,9 @@ class BurstPlanner(wiring.Component):
         Beats that are free after reset.
     limited : bool
         Has the ports ``low`` and ``high``.
+    local_bytes : int
+        Bytes of a memory on the chip: runs may also lie there, all of a run. The window must then
+        end at :data:`csp_hw.axi.ports.LOCAL_OFFSET` or before.
 
     Members
     -------
@@ -58,7 +63,14 @@ class BurstPlanner(wiring.Component):
     """
 
     def __init__(
-        self, data_bytes: int, burst: int, depth: int, *, free: int = 0, limited: bool = False
+        self,
+        data_bytes: int,
+        burst: int,
+        depth: int,
+        *,
+        free: int = 0,
+        limited: bool = False,
+        local_bytes: int = 0,
     ):
         most = min(1 << LENGTH_BITS, PAGE_BYTES // data_bytes, depth)
         if not 1 <= burst <= most or burst & (burst - 1):
@@ -68,6 +80,7 @@ class BurstPlanner(wiring.Component):
         self.depth = depth
         self.free = free
         self.limited = limited
+        self.local_bytes = local_bytes
         limits = {"low": In(OFFSET_BITS), "high": In(SIZE_BITS)} if limited else {}
         super().__init__(
             {
@@ -127,7 +140,10 @@ class BurstPlanner(wiring.Component):
         latest = Signal(at_bits + 1)
         begin, end = (Cat(Const(0, shift), place) for place in (ended.at, ended.end))
         bad = Signal()
-        m.d.comb += bad.eq(ended.crooked | (end > self.size))
+        beyond = end > self.size
+        if self.local_bytes:
+            beyond = Mux(is_local(ended.at), end > LOCAL_OFFSET + self.local_bytes, beyond)
+        m.d.comb += bad.eq(ended.crooked | beyond)
         if self.limited:
             with m.If((begin < self.low) | (end > self.high)):
                 m.d.comb += bad.eq(1)

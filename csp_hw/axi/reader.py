@@ -8,7 +8,16 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from csp_hw.axi.bursts import BurstPlanner
-from csp_hw.axi.ports import LENGTH_BITS, PAGE_BYTES, SIZE_BITS, Fault, burst_layout, run_layout
+from csp_hw.axi.ports import (
+    LENGTH_BITS,
+    PAGE_BYTES,
+    SIZE_BITS,
+    Fault,
+    LocalReadSignature,
+    burst_layout,
+    is_local,
+    run_layout,
+)
 from csp_hw.axi.queue import Queue
 from csp_hw.axi.signature import ADDRESS_BITS, ReadSignature, Response
 from csp_hw.util import counted
@@ -44,6 +53,9 @@ class ReadManager(wiring.Component):
         Bytes of a beat; a power of two.
     depths : sequence of int
         Beats of each client's queue; powers of two, at least four.
+    local_bytes : int
+        Bytes of a memory on the chip that has the offsets from
+        :data:`csp_hw.axi.ports.LOCAL_OFFSET` on; 0: there is none.
 
     Members
     -------
@@ -65,9 +77,12 @@ class ReadManager(wiring.Component):
     error : Out(2)
         A :class:`csp_hw.axi.ports.Fault`; stays until reset. Data of a faulty answer are passed on.
     axi : Out(ReadSignature)
+    local : Out(LocalReadSignature)
+        If there is a memory on the chip. Nothing is asked for here while something is outstanding
+        there, nor the other way round, so that beats come in order.
     """
 
-    def __init__(self, data_bytes: int, depths: Sequence[int]):
+    def __init__(self, data_bytes: int, depths: Sequence[int], *, local_bytes: int = 0):
         if not depths:
             raise ValueError("depths must name at least one client")
         for depth in depths:
@@ -75,6 +90,8 @@ class ReadManager(wiring.Component):
                 raise ValueError(f"depths must be powers of two from 4 on, not {depth}")
         self.data_bytes = data_bytes
         self.depths = tuple(depths)
+        self.local_bytes = local_bytes
+        local = LocalReadSignature(data_bytes, local_bytes) if local_bytes else None
         clients = len(depths)
         super().__init__(
             {
@@ -87,6 +104,7 @@ class ReadManager(wiring.Component):
                 "idle": Out(1),
                 "error": Out(Fault),
                 "axi": Out(ReadSignature(data_bytes)),
+                **({"local": Out(local)} if local else {}),
             }
         )
 
@@ -96,6 +114,11 @@ class ReadManager(wiring.Component):
         client = range(max(len(clients), 2))  # shape of a client's number
         ar, r = self.axi.ar, self.axi.r
         asked = Signal()
+        comes, last = r.valid, r.payload.last
+        if self.local_bytes:  # one of both only
+            answers = self.local.answers
+            comes = r.valid | answers.valid
+            last = Mux(answers.valid, answers.payload.last, last)
 
         # What comes goes, a cycle later, to the client that asked first: one bit each.
         m.submodules.routes = routes = Queue(len(clients), OUTSTANDING)
@@ -105,21 +128,30 @@ class ReadManager(wiring.Component):
         done = Signal()
         m.d.comb += [
             r.ready.eq(1),
-            routes.o.ready.eq(r.valid & r.payload.last),
+            routes.o.ready.eq(comes & last),
             done.eq(answered & answer.last),
         ]
         m.d.sync += [
-            answered.eq(r.valid),
-            wanted.eq(Mux(r.valid, routes.o.payload, 0)),
+            answered.eq(comes),
+            wanted.eq(Mux(comes, routes.o.payload, 0)),
             answer.eq(r.payload),
         ]
+        if self.local_bytes:
+            with m.If(self.local.answers.valid):
+                m.d.sync += [
+                    answer.data.eq(self.local.answers.payload.data),
+                    answer.last.eq(self.local.answers.payload.last),
+                    answer.resp.eq(Response.OKAY),
+                ]
 
         # A client: planner, queue.
         planners = []
         for n in clients:
             depth = self.depths[n]
             burst = longest_burst(self.data_bytes, depth)
-            planner = BurstPlanner(self.data_bytes, burst, depth, free=depth)
+            planner = BurstPlanner(
+                self.data_bytes, burst, depth, free=depth, local_bytes=self.local_bytes
+            )
             queue = Queue(unsigned(8 * self.data_bytes), depth)
             m.submodules[f"planner_{n}"], m.submodules[f"queue_{n}"] = planner, queue
             planners.append(planner)
@@ -165,18 +197,32 @@ class ReadManager(wiring.Component):
         outstanding, any_outstanding = counted(m, "outstanding", OUTSTANDING, asked, done)
         asked_addr = Signal(ADDRESS_BITS, reset_less=True)
         asked_length = Signal(LENGTH_BITS, reset_less=True)
+        may_ask = is_burst & (~ar.valid | ar.ready) & (outstanding != OUTSTANDING) & ~self.stop
+        if self.local_bytes:
+            here = Signal()  # what is outstanding comes from the chip
+            to_chip = is_local(burst.burst.at)
+            may_ask &= (here == to_chip) | ~any_outstanding
         m.d.comb += [
             ar.payload.addr.eq(asked_addr),
             ar.payload.len.eq(asked_length),
-            asked.eq(is_burst & (~ar.valid | ar.ready) & (outstanding != OUTSTANDING) & ~self.stop),
+            asked.eq(may_ask),
             routes.i.valid.eq(asked),
             routes.i.payload.eq(burst.client),
             self.quiet.eq(~any_outstanding),
             self.idle.eq(self.quiet & ~is_burst & ~Cat(planner.busy for planner in planners).any()),
         ]
+        if self.local_bytes:
+            asks = self.local.asks
+            m.d.sync += asks.valid.eq(asked & to_chip)
+            with m.If(asked):
+                m.d.sync += [
+                    here.eq(to_chip),
+                    asks.payload.at.eq(burst.burst.at),
+                    asks.payload.length.eq(burst.burst.length),
+                ]
         with m.If(asked):
             m.d.sync += [
-                ar.valid.eq(1),
+                ar.valid.eq(~to_chip if self.local_bytes else 1),
                 asked_addr.eq(self.base + burst.burst.at * self.data_bytes),
                 asked_length.eq(burst.burst.length),
             ]

@@ -12,7 +12,9 @@ from csp_hw.axi.ports import (
     PAGE_BYTES,
     SIZE_BITS,
     Fault,
+    LocalWriteSignature,
     burst_layout,
+    is_local,
     run_layout,
 )
 from csp_hw.axi.queue import BEYOND, Queue
@@ -41,6 +43,9 @@ class WriteManager(wiring.Component):
         Bytes of a beat; a power of two.
     depth : int
         Beats that wait for their burst; a power of two.
+    local_bytes : int
+        Bytes of a memory on the chip that has the offsets from
+        :data:`csp_hw.axi.ports.LOCAL_OFFSET` on; 0: there is none.
 
     Members
     -------
@@ -72,13 +77,18 @@ class WriteManager(wiring.Component):
     error : Out(2)
         A :class:`csp_hw.axi.ports.Fault`; stays until reset.
     axi : Out(WriteSignature)
+    local : Out(LocalWriteSignature)
+        If there is a memory on the chip. Nothing is announced here while something is not
+        acknowledged there, nor the other way round.
     """
 
-    def __init__(self, data_bytes: int, depth: int):
+    def __init__(self, data_bytes: int, depth: int, *, local_bytes: int = 0):
         if depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth must be a power of two, not {depth}")
         self.data_bytes = data_bytes
         self.depth = depth
+        self.local_bytes = local_bytes
+        local = LocalWriteSignature(data_bytes, local_bytes) if local_bytes else None
         super().__init__(
             {
                 "runs": In(stream.Signature(run_layout())),
@@ -94,6 +104,7 @@ class WriteManager(wiring.Component):
                 "left": Out(1),
                 "error": Out(Fault),
                 "axi": Out(WriteSignature(data_bytes)),
+                **({"local": Out(local)} if local else {}),
             }
         )
 
@@ -107,7 +118,11 @@ class WriteManager(wiring.Component):
         aw, w, b = self.axi.aw, self.axi.w, self.axi.b
         room = self.depth + BEYOND
         m.submodules.planner = planner = BurstPlanner(
-            self.data_bytes, self.longest_burst, room, limited=True
+            self.data_bytes,
+            self.longest_burst,
+            room,
+            limited=True,
+            local_bytes=self.local_bytes,
         )
         m.submodules.queue = queue = Queue(unsigned(8 * self.data_bytes), self.depth, room=room)
         m.submodules.lengths = lengths = Queue(unsigned(LENGTH_BITS), OUTSTANDING)
@@ -124,15 +139,23 @@ class WriteManager(wiring.Component):
 
         # Addresses. Bursts on offer and not acknowledged are counted.
         announce = Signal()
-        outstanding, any_outstanding = counted(m, "outstanding", OUTSTANDING, announce, b.valid)
+        acknowledged = b.valid | self.local.done if self.local_bytes else b.valid
+        outstanding, any_outstanding = counted(
+            m, "outstanding", OUTSTANDING, announce, acknowledged
+        )
         announced_addr = Signal(ADDRESS_BITS, reset_less=True)
         announced_length = Signal(LENGTH_BITS, reset_less=True)
+        may_announce = (
+            bursts.o.valid & (~aw.valid | aw.ready) & (outstanding != OUTSTANDING) & ~self.stop
+        )
+        if self.local_bytes:
+            here = Signal()  # what is not acknowledged goes to the chip
+            to_chip = is_local(bursts.o.payload.at)
+            may_announce &= (here == to_chip) | ~any_outstanding
         m.d.comb += [
             aw.payload.addr.eq(announced_addr),
             aw.payload.len.eq(announced_length),
-            announce.eq(
-                bursts.o.valid & (~aw.valid | aw.ready) & (outstanding != OUTSTANDING) & ~self.stop
-            ),
+            announce.eq(may_announce),
             bursts.o.ready.eq(announce),
             lengths.i.valid.eq(announce),
             lengths.i.payload.eq(bursts.o.payload.length),
@@ -141,9 +164,14 @@ class WriteManager(wiring.Component):
             self.idle.eq(self.quiet & ~planner.busy & ~bursts.o.valid),
             self.left.eq(queue.o.valid),
         ]
+        if self.local_bytes:
+            asks = self.local.asks
+            m.d.sync += asks.valid.eq(announce & to_chip)
+            with m.If(announce):
+                m.d.sync += [here.eq(to_chip), asks.payload.eq(bursts.o.payload.at)]
         with m.If(announce):
             m.d.sync += [
-                aw.valid.eq(1),
+                aw.valid.eq(~to_chip if self.local_bytes else 1),
                 announced_addr.eq(self.base + bursts.o.payload.at * self.data_bytes),
                 announced_length.eq(bursts.o.payload.length),
             ]
@@ -152,7 +180,17 @@ class WriteManager(wiring.Component):
 
         # Data. They do not wait for their address to be taken: a memory may want both at once.
         m.submodules.sending = sending = RegisterSlice(w.payload.shape())
-        wiring.connect(m, sending.o, wiring.flipped(w))
+        if self.local_bytes:
+            beats = self.local.beats
+            m.d.comb += [
+                w.payload.eq(sending.o.payload),
+                beats.payload.eq(sending.o.payload),
+                w.valid.eq(sending.o.valid & ~here),
+                beats.valid.eq(sending.o.valid & here),
+                sending.o.ready.eq(Mux(here, beats.ready, w.ready)),
+            ]
+        else:
+            wiring.connect(m, sending.o, wiring.flipped(w))
         beat = sending.i.payload
         sent = Signal(LENGTH_BITS)
         send = Signal()

@@ -2,6 +2,7 @@
 """The fewest cycles that a pass of the core can take."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from csp_hw.array import Array
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES
 from csp_hw.feeder.feeder import latency as feeder_latency
+from csp_hw.map_memory import READ_LATENCY, WRITE_LATENCY
 from csp_hw.pool import pooler
 from sim.cosim.core.jobs import Timing
 from sim.program.passes import Pass
@@ -95,14 +97,37 @@ class PassBound:
         return self.paths[self.limit]
 
 
+class Pace(NamedTuple):
+    """How fast something is read or written: cycles of latency, and of each beat."""
+
+    latency: int
+    beat: int
+
+    def of(self, beats: int) -> int:
+        """Give the cycles of so many beats."""
+        return self.latency + beats * self.beat
+
+
+def _pace(latency: int, rate: int | None, config: CspConfig) -> Pace:
+    return Pace(latency, -(-config.cols // (rate or config.cols)))
+
+
 def pass_bound(step: Pass, timing: Timing) -> PassBound:
-    """Give the bound of a pass with a memory of some timing on all ports."""
+    """Give the bound of a pass with a memory of some timing on all ports.
+
+    The map memory moves a beat a cycle.
+    """
     config = step.config
-    read, write = (
-        -(-config.cols // (rate or config.cols)) for rate in (timing.read_rate, timing.write_rate)
-    )
+    tables = _pace(timing.read_latency, timing.read_rate, config)
+    source, added, output = tables, tables, _pace(timing.write_latency, timing.write_rate, config)
+    if step.input.on_chip:
+        source = Pace(READ_LATENCY, 1)
+    if step.residual is not None and step.residual.on_chip:
+        added = Pace(READ_LATENCY, 1)
+    if step.output.on_chip:
+        output = Pace(WRITE_LATENCY, 1)
     descriptor = DESCRIPTOR_BYTES // config.cols
-    begin = BEGIN + 2 * timing.read_latency + descriptor * read
+    begin = BEGIN + tables.latency + descriptor * tables.beat
     schedule = step.schedule
     compute = drain = array = tail = 0
     # A pooling alone: from a beat of the map to one of the results.
@@ -118,22 +143,22 @@ def pass_bound(step: Pass, timing: Timing) -> PassBound:
         last = leave(config, schedule.layer.dtype)
         # The last result is on its way to memory while the dead lanes behind it are drained.
         behind = int(schedule.live(schedule.tiles[-1]).ravel()[::-1].argmax())
-        spared = last + timing.write_latency - Array.drain_latency(config)
+        spared = last + output.latency - Array.drain_latency(config)
         spared = min(behind * schedule.matrix.chunks, spared)
         array -= spared
         # The last tile is drained after the last beat that it needs.
-        unused = step.input_beats - tile_beats(step, -1)
-        tail = max(0, way + int(drains[-1]) - spared - unused * read)
+        unused = step.input.total - tile_beats(step, -1)
+        tail = max(0, way + int(drains[-1]) - spared - unused * source.beat)
     return PassBound(
         compute=compute,
         drain=drain,
         array=array,
-        inputs=begin + step.input_beats * read + tail,
-        tables=begin + (step.weight_beats - descriptor) * read,
-        residual=begin + step.residual_beats * read,
-        results=step.result_beats * write + timing.write_latency,
-        first=begin + load * read + way,
-        last=last + timing.write_latency,
+        inputs=begin + source.of(step.input.total) + tail,
+        tables=begin + tables.of(step.weight_beats - descriptor),
+        residual=begin + added.of(0 if step.residual is None else step.residual.total),
+        results=output.of(step.output.total),
+        first=begin + source.of(load) + way,
+        last=last + output.latency,
     )
 
 

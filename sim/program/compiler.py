@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from csp_algo.errors import CspError, check_int, located
-from csp_algo.network import MaxPool, Network
+from csp_algo.network import Concat, MaxPool, Network
+from csp_hw.axi.ports import LOCAL_OFFSET
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, pack
 from csp_hw.ports import IMAGE_BITS
 from sim.grid import Bools
 from sim.program.loops import LoopError
 from sim.program.maps import FeatureMap
-from sim.program.memory import Areas
+from sim.program.memory import WINDOW_BYTES, Areas
 from sim.program.passes import Pass, Target, convolution, pooling
 from sim.program.places import Copy, Places, place_maps
 from sim.program.plan import Choices, LayerPlan, Plan, PoolPlan, make_plan
@@ -45,15 +46,16 @@ def compile_network(
             raise CspError(
                 f"stored for {network.cols} columns, the array has {config.cols}: repack"
             )
-    plan = make_plan(network, config, images, choices or Choices())
-    areas = Areas(config.cols)
-    places = place_maps(network, plan.layouts, plan.hidden, images, areas)
+    choices = choices or Choices()
+    plan = make_plan(network, config, images, choices)
+    areas = Areas(config.cols, LOCAL_OFFSET if config.map_bytes else WINDOW_BYTES)
+    places = place_maps(network, plan, images, areas, config, expose=choices.expose)
     passes = list(_Emitter(network, config, images, plan, places).passes())
     region = areas.reserve("descriptors", DESCRIPTOR_BYTES * len(passes), DESCRIPTOR_BYTES)
     stored = tuple(_stored(step, number, areas) for number, step in enumerate(passes))
     areas.fill(region, b"".join(_packed(step) for step in stored))
     # A long vector may be read a little beyond its end, but its counts alone are longer than that.
-    assert all(step.input.end <= areas.size for step in stored)
+    assert all(step.input.end <= areas.size for step in stored if not step.input.on_chip)
     start, constants = areas.contents()
     return Program(
         network=network,
@@ -64,6 +66,7 @@ def compile_network(
         constants=constants,
         regions=areas.regions,
         maps=places.maps,
+        shown=places.shown,
         passes=stored,
     )
 
@@ -93,6 +96,10 @@ class _Emitter:
                 yield from self._poolings(target, plan.windows, copy)
             for copy in self._places.copies.get(node.name, ()):
                 yield from self._poolings(node.name, self._windows(copy), copy)
+            complete = plan.output.name if isinstance(plan, LayerPlan) else node.name
+            if complete in self._places.exposed and (plan or isinstance(node, Concat)):
+                copy = self._places.exposed[complete]
+                yield from self._poolings(complete, self._windows(copy), copy)
 
     def _windows(self, copy: Copy) -> tuple[PoolWindow, ...]:
         """Give the poolings that copy a map."""
@@ -141,7 +148,7 @@ class _Emitter:
         part = seen[columns.start : columns.stop : columns.step, beats.start : beats.stop]
         new = int(np.count_nonzero(~part)) * len(lines) * len(made.images)
         part[...] = True
-        return dataclasses.replace(made, again=made.input_beats - new)
+        return dataclasses.replace(made, again=made.input.total - new)
 
 
 def _stored(step: Pass, number: int, areas: Areas) -> Pass:

@@ -83,9 +83,13 @@ def _lines(program: Program) -> Iterator[str]:
 
 
 def parameters(config: CspConfig) -> dict[str, int]:
-    """Give the fields of C's ``struct csp_parameters``: all that a program may depend on."""
+    """Give the fields of C's ``struct csp_parameters``, which registers tell.
+
+    No program depends on groups of PEs. What lies in a map memory that is not there is out of
+    range.
+    """
     fields = dataclasses.asdict(config)
-    del fields["share"]
+    del fields["share"], fields["map_bytes"]
     return fields | {"style": BufferStyle[config.style.name].value}
 
 

@@ -38,6 +38,8 @@ class Loops:
     beats, count1, count2 : int
     cols : int
         Bytes of a beat.
+    on_chip : bool
+        They go to the map memory.
     """
 
     offset: int
@@ -47,9 +49,12 @@ class Loops:
     count2: int
     pitch2: int
     cols: int
+    on_chip: bool = False
 
     @classmethod
-    def over(cls, offset: int, axes: Sequence[Steps], cols: int) -> "Loops":
+    def over(
+        cls, offset: int, axes: Sequence[Steps], cols: int, *, on_chip: bool = False
+    ) -> "Loops":
         """Give the loops over some axes, outermost first; the runs are as long as can be.
 
         Raises
@@ -80,12 +85,18 @@ class Loops:
             count2=second.times,
             pitch2=second.pitch,
             cols=cols,
+            on_chip=on_chip,
         )
 
     @property
     def total(self) -> int:
         """All beats."""
         return self.count2 * self.count1 * self.beats
+
+    @property
+    def outside(self) -> int:
+        """Beats that move through a port to memory: all or none."""
+        return 0 if self.on_chip else self.total
 
     @property
     def end(self) -> int:

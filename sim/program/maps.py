@@ -32,6 +32,8 @@ class FeatureMap:
         First byte.
     image, line, pixel : int
         Bytes from one to the next; other maps may lie between.
+    on_chip : bool
+        It lies in the map memory; else in the window of memory.
     """
 
     name: str
@@ -43,6 +45,7 @@ class FeatureMap:
     image: int
     line: int
     pixel: int
+    on_chip: bool = False
 
     @property
     def beats(self) -> int:
@@ -77,7 +80,8 @@ class FeatureMap:
             Steps(len(columns), columns.step * self.pixel),
             Steps(len(beats), cols),
         ]
-        return Loops.over(self.offset + first + beats.start * cols, axes, cols)
+        offset = self.offset + first + beats.start * cols
+        return Loops.over(offset, axes, cols, on_chip=self.on_chip)
 
     def reshaped(self, shape: tuple[int, int, int], layout: Layout) -> "FeatureMap":
         """Give the same bytes of each image as a map without gaps between its pixels.

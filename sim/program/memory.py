@@ -32,9 +32,12 @@ class Areas:
     ----------
     cols : int
         Bytes of a beat.
+    limit : int
+        Bytes of the largest window.
     """
 
-    def __init__(self, cols: int) -> None:
+    def __init__(self, cols: int, limit: int = WINDOW_BYTES) -> None:
+        self._limit = limit
         self._alignment = max(AREA_ALIGNMENT, cols)
         self._size = 0
         self._data: list[tuple[int, bytes]] = []
@@ -57,8 +60,8 @@ class Areas:
         """
         offset = self._aligned(self._size, max(alignment, self._alignment))
         end = self._aligned(offset + size, self._alignment)
-        if end > WINDOW_BYTES:
-            raise CspError(f"{name}: {end} bytes of memory, an offset reaches {WINDOW_BYTES}")
+        if end > self._limit:
+            raise CspError(f"{name}: {end} bytes of memory, an offset reaches {self._limit}")
         self._size = end
         self.regions[name] = Region(offset, size)
         return self.regions[name]

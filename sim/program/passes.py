@@ -32,6 +32,8 @@ class Pass:
     ----------
     node : str
         Whose map is written.
+    sources : tuple of str
+        Names of the maps that are read: the input and, if there is one, the residual.
     nodes : tuple of str
         All that is computed: a layer, a pooling, or a layer and the pooling behind it.
     kind : Kind
@@ -57,6 +59,7 @@ class Pass:
     """
 
     node: str
+    sources: tuple[str, ...]
     nodes: tuple[str, ...]
     kind: Kind
     config: CspConfig
@@ -73,24 +76,37 @@ class Pass:
     again: int = 0
 
     @property
+    def is_copy(self) -> bool:
+        """Whether it only copies a map from the chip to memory, for those who compare it."""
+        return self.node in self.sources
+
+    @property
     def title(self) -> str:
         """What messages call it."""
+        if self.is_copy:
+            return f"copy of {self.node}"
         return f"{'layer' if self.kind is Kind.CONVOLVE else 'pool'} {self.nodes[0]}"
 
     @property
     def input_beats(self) -> int:
         """Beats that the port of the maps reads."""
-        return self.input.total
+        return self.input.outside
 
     @property
     def residual_beats(self) -> int:
-        """Beats of the residual that are read."""
-        return 0 if self.residual is None else self.residual.total
+        """Beats of the residual that the port of the results reads."""
+        return 0 if self.residual is None else self.residual.outside
 
     @property
     def result_beats(self) -> int:
-        """Beats that are written."""
-        return self.output.total
+        """Beats that the port of the results writes."""
+        return self.output.outside
+
+    @property
+    def kept_beats(self) -> int:
+        """Beats that are read from the map memory or written to it, and so are on no port."""
+        maps = (self.input, self.output, *([] if self.residual is None else [self.residual]))
+        return sum(loops.total for loops in maps if loops.on_chip)
 
     @property
     def weight_beats(self) -> int:
@@ -184,6 +200,7 @@ def convolution(step: Step, number: int, target: Target, config: CspConfig, imag
     names = dict.fromkeys((view.name, target.output.name))
     return Pass(
         node=target.output.name,
+        sources=tuple(read.name for read in (target.source, target.residual) if read is not None),
         nodes=tuple(names),
         kind=Kind.CONVOLVE,
         config=config,
@@ -231,6 +248,7 @@ def pooling(node: str, window: PoolWindow, maps: Copy, config: CspConfig, images
     }
     return Pass(
         node=node,
+        sources=(source.name,),
         nodes=(node,),
         kind=Kind.POOL,
         config=config,

@@ -17,7 +17,7 @@ from sim.program.windows import Window, cost, cut_window, strips, whole_window, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What may be done to make a program faster; each can be turned off.
+    """What may be done to make a program faster, each can be turned off; and for whom it is.
 
     Parameters
     ----------
@@ -25,10 +25,14 @@ class Choices:
         A pooling takes its input from the convolution before it, not from memory.
     merge : bool
         Groups that share a chunk are computed in one pass, where that changes no result.
+    expose : bool
+        Each map on the chip is copied to memory when it is complete. Passes that only those want
+        who compare it.
     """
 
     fuse: bool = True
     merge: bool = True
+    expose: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

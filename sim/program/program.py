@@ -30,6 +30,8 @@ class PassRecord:
         First and last one that it computes; no groups for a pooling: (0, 0).
     input_beats, again_beats, weight_beats, residual_beats, result_beats : int
         Beats of each port; ``again_beats`` are those of the input that the node has read before.
+    kept_beats : int
+        Beats of maps on the chip, which are on no port.
     weights_resident, counts_resident : bool
     tiles, interleave : int
         How many tiles, and the largest I.
@@ -49,11 +51,34 @@ class PassRecord:
     weight_beats: int
     residual_beats: int
     result_beats: int
+    kept_beats: int
     weights_resident: bool
     counts_resident: bool
     tiles: int
     interleave: int
     steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlaceRecord:
+    """What is said of a map in a table.
+
+    Parameters
+    ----------
+    name : str
+    on_chip : bool
+        It lies in the map memory, else in the window of memory.
+    offset, bytes : int
+        The first byte, and from there to the last one.
+    passes : (int, int), optional
+        The first and the last pass that writes or reads it by this name, if there are any.
+    """
+
+    name: str
+    on_chip: bool
+    offset: int
+    bytes: int
+    passes: tuple[int, int] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +101,9 @@ class Program:
         params``, ``<number> tiles``, ``<number> counts`` and ``<number> weights`` of each pass,
         which may share them.
     maps : mapping of str to FeatureMap
-        Each value that is in memory, the input included.
+        Each value that is in memory or on the chip, the input included.
+    shown : mapping of str to FeatureMap
+        Where values are in memory after the last pass; of maps on the chip, their copies.
     passes : tuple of Pass
         In order.
     """
@@ -89,6 +116,7 @@ class Program:
     constants: Bytes
     regions: Mapping[str, Region]
     maps: Mapping[str, FeatureMap]
+    shown: Mapping[str, FeatureMap]
     passes: tuple[Pass, ...]
 
     @property
@@ -132,21 +160,42 @@ class Program:
         CspError
             It is never in memory.
         """
-        if name not in self.maps:
-            raise CspError(f"network {self.network.name}: {name} is never in memory")
-        return unpack_map(self.maps[name], memory)
+        if name not in self.shown:
+            where = "on the chip only" if name in self.maps else "never in memory"
+            raise CspError(f"network {self.network.name}: {name} is {where}")
+        return unpack_map(self.shown[name], memory)
 
     def mismatches(self, memory: Bytes, values: Mapping[str, Maps]) -> dict[str, int]:
         """Give how many integers of each value that is in memory differ from those given."""
         return {
             name: int(np.count_nonzero(self.value(name, memory) != values[name]))
-            for name in self.maps
+            for name in self.shown
             if name in values
         }
 
     def passes_of(self, node: str) -> tuple[Pass, ...]:
         """Give the passes that take part in computing a node."""
         return tuple(step for step in self.passes if node in step.nodes)
+
+    def places(self) -> tuple[PlaceRecord, ...]:
+        """Give the table of the maps, parts of others and other views included."""
+        records = []
+        for name, place in self.maps.items():
+            users = [
+                number
+                for number, step in enumerate(self.passes)
+                if name == step.node or name in step.sources
+            ]
+            records.append(
+                PlaceRecord(
+                    name=name,
+                    on_chip=place.on_chip,
+                    offset=place.offset,
+                    bytes=place.span,
+                    passes=(users[0], users[-1]) if users else None,
+                )
+            )
+        return tuple(records)
 
     def summary(self) -> tuple[PassRecord, ...]:
         """Give the table of the passes."""
@@ -169,6 +218,7 @@ def _record(number: int, step: Pass) -> PassRecord:
         weight_beats=step.weight_beats,
         residual_beats=step.residual_beats,
         result_beats=step.result_beats,
+        kept_beats=step.kept_beats,
         weights_resident=bool(fields.get("weights_resident")),
         counts_resident=bool(fields.get("counts_resident")),
         tiles=len(tiles),

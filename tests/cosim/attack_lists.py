@@ -398,7 +398,7 @@ def late(bed: Bed) -> Iterator[Attack]:
 
 def aborts(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[Attack]:
     """Let software ask for the end at random times: of each pass, and of the program."""
-    for number, time in _times(bed, rng, each):
+    for number, time in times(bed, rng, each):
         codes = [ErrorCode.ABORTED, None]  # it may be done before
         yield bed.attack(f"abort after {time} cycles", number, abort=time, codes=codes)
     for time in rng.integers(1, 5 * bed.longest, each).tolist():
@@ -407,11 +407,11 @@ def aborts(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[Attack]:
 
 def resets(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[Attack]:
     """Reset everything but what the memory holds at random times of each pass."""
-    for number, time in _times(bed, rng, each):
+    for number, time in times(bed, rng, each):
         yield bed.attack(f"reset after {time} cycles", number, cut=time)
 
 
-def _times(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[tuple[int, int]]:
+def times(bed: Bed, rng: np.random.Generator, each: int) -> Iterator[tuple[int, int]]:
     for number, _ in itertools.product(range(len(bed.steps)), range(each)):
         yield number, int(rng.integers(1, bed.longest))
 

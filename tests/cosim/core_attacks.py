@@ -12,12 +12,14 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import AvgPool, Concat, Input, MaxPool, Network, Residual
+from csp_hw.axi.ports import LOCAL_OFFSET
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind, pack, unpack
 from csp_hw.register_map import ErrorCode
 from sim import execute
 from sim.cosim.core.jobs import BASE, CoreJob, CoreOutcome, Timing, WriteOrder
 from sim.cosim.core.process import run_core_jobs
 from sim.cosim.core.protocol import RACE
+from sim.program.plan import Choices
 from tests.strategies import random_activations, random_layer
 
 INT8, UINT8, INT32 = ActDtype.INT8, ActDtype.UINT8, ActDtype.INT32
@@ -103,10 +105,10 @@ PLAIN, ADDED, POOLED, POOL, LOGITS = range(5)
 
 
 def small_task(config):
-    """Give that network for two images."""
+    """Give that network for two images; maps on the chip are not copied."""
     network = small_network(config)
     images = random_activations(np.random.default_rng(2), (2, *network.input.shape), UINT8)
-    task = execute.Task.make(network, config, images)
+    task = execute.Task.make(network, config, images, Choices())
     kinds = [step.kind for step in task.program.passes]
     assert kinds == [Kind.CONVOLVE] * 3 + [Kind.POOL, Kind.CONVOLVE]
     return task
@@ -230,10 +232,11 @@ class Bed:
         return unpack(self.raw(number))
 
     def areas(self, number):
-        """Give the names of what a pass reads and writes."""
+        """Give the names of what a pass reads and writes in memory."""
         fields = self.fields(number)
         tables = TABLES if fields["kind"] == Kind.CONVOLVE else ()
-        return [*tables, *(name for name in MAPS if name != "add" or fields["residual"])]
+        maps = [name for name in MAPS if name != "add" or fields["residual"]]
+        return [*tables, *(name for name in maps if fields[f"{name}_offset"] < LOCAL_OFFSET)]
 
     def area(self, number, name):
         """Give the place and the bytes of an area, as whole beats."""
@@ -328,8 +331,9 @@ class Bed:
 
     @property
     def guard(self):
-        """Bytes that any pass of the program may write."""
+        """Bytes of memory that any pass of the program may write."""
         fields = [self.fields(number) for number in range(len(self.steps))]
+        fields = [each for each in fields if each["output_low"] < LOCAL_OFFSET]
         low = min(each["output_low"] for each in fields)
         return low, max(each["output_high"] for each in fields)
 

@@ -112,6 +112,11 @@ def test_random_layers(share):
     run_random(TINY.replace(share=share), 1, 40)
 
 
+@pytest.mark.parametrize("map_bytes", [1 << 13, 1 << 16])
+def test_maps_on_the_chip(map_bytes):
+    run_random(TINY.replace(map_bytes=map_bytes), 4, 40)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name):
     run_network(name, TINY, 1, ((20, 2),))

@@ -18,13 +18,13 @@ TINY = preset("tiny_4x4")
 DONE = 0b1010
 
 
-def random_task(rng, config):
+def random_task(rng, config, *, most_images=3):
     """Give a network with images that fits a core, and for which there is something to do."""
     while True:
         shift = (None, 0)[rng.integers(2)]
         try:
             network = random_network(rng, config, size=int(rng.integers(1, 7)), acc_shift=shift)
-            shape = (int(rng.integers(1, 4)), *network.input.shape)
+            shape = (int(rng.integers(1, most_images + 1)), *network.input.shape)
             images = random_activations(rng, shape, network.input.dtype)
             task = execute.Task.make(network, config, images)
         except CspError:  # a buffer of a few words, or 255 chunks, do not hold everything
@@ -45,8 +45,9 @@ def job_of(task, rng):
         ("STATUS", execute.CLEAR),
         ("CONTROL", execute.START),
     ]
-    low = min(step.fields["output_low"] for step in program.passes)
-    high = max(step.fields["output_high"] for step in program.passes)
+    outputs = [step.output for step in program.passes if not step.output.on_chip]
+    low = min(output.offset for output in outputs)
+    high = max(output.end for output in outputs)
     return CoreJob(
         image=image,
         guard=(low, high),
@@ -65,11 +66,12 @@ def look(task, outcome, name):
     for register, beats in BEATS.items():
         promised = sum(getattr(step, beats) for step in program.passes)
         assert outcome.registers[register] == promised, (name, register)
+    assert set(program.shown) == set(program.maps), name
     differ = program.mismatches(outcome.memory[0], task.values)
     assert not any(differ.values()), (name, differ)
 
 
-def run(config, seed, least):
+def run(config, seed, least, **options):
     """Run random networks until they have so many layers; tell how much that was."""
     rng = np.random.default_rng(seed)
     built = execute.build(config)
@@ -78,7 +80,7 @@ def run(config, seed, least):
     def jobs():
         nonlocal layers
         while layers < least:
-            task = random_task(rng, config)
+            task = random_task(rng, config, **options)
             tasks.append(task)
             layers += sum(isinstance(node, Layer) for node in task.program.network.nodes)
             yield job_of(task, rng)
@@ -90,11 +92,21 @@ def run(config, seed, least):
     assert looked == len(tasks)
     assert layers >= least
     passes = sum(len(task.program.passes) for task in tasks)
-    print(f"{looked} networks, {layers} layers, {passes} passes: all equal")
+    kept = sum(step.kept_beats for task in tasks for step in task.program.passes)
+    print(
+        f"{looked} networks, {layers} layers, {passes} passes: all equal, {kept} beats on the chip"
+    )
+    return kept
 
 
 def test_random_layers():
-    run(TINY, 1, 60)
+    assert run(TINY, 1, 60) == 0
+
+
+@pytest.mark.parametrize(("map_bytes", "most_images"), [(1 << 13, 12), (1 << 16, 4)])
+def test_maps_on_the_chip(map_bytes, most_images):
+    """All maps find a place in the large memory, some of them in the small one."""
+    assert run(TINY.replace(map_bytes=map_bytes), 3, 40, most_images=most_images) > 0
 
 
 @pytest.mark.soak

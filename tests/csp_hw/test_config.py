@@ -61,6 +61,21 @@ def test_powers_of_two(name):
             assert str(error.value) == f"{name} must be a power of two, not {value}"
 
 
+def test_map_memory():
+    assert TINY.map_bytes == 0
+    for value in (0, 1 << 13, 1 << 24):
+        assert TINY.replace(map_bytes=value).map_bytes == value
+    for value in (-1, 1, (1 << 13) - 1, (1 << 24) + 1):
+        with pytest.raises(ConfigError) as error:
+            TINY.replace(map_bytes=value)
+        assert str(error.value) == f"map_bytes must be 0 or 8192 … 16777216, not {value}"
+    with pytest.raises(ConfigError, match=r"^map_bytes must be a power of two, not 12288$"):
+        TINY.replace(map_bytes=12288)
+    for value in (False, 8192.0, "8", None):
+        with pytest.raises(ConfigError, match=f"^map_bytes must be an integer, not {value!r}$"):
+            TINY.replace(map_bytes=value)
+
+
 def test_cols_hold_whole_words_of_int32():
     for cols in range(4, 65):
         if cols % 4 == 0:

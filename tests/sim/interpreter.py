@@ -20,11 +20,13 @@ DTYPES = {
     OutputType.UINT8: ActDtype.UINT8,
     OutputType.INT32: ActDtype.INT32,
 }
+#: Where the map memory begins.
+CHIP = 0xFE00_0000
 
 
 @dataclasses.dataclass
 class Traffic:
-    """Beats of a pass."""
+    """Beats of a pass through the ports."""
 
     input: int = 0
     weight: int = 0
@@ -45,12 +47,16 @@ class Core:
     def __init__(self, config, memory):
         self.config = config
         self.memory = memory
+        # The map memory begins with anything.
+        self.chip = np.random.default_rng(1).integers(0, 256, config.map_bytes, dtype=np.uint8)
+        self.banks = {}  # that each map of a pass is in
         self.written = np.zeros(len(memory), dtype=bool)
 
     def run(self, offset):
         """Execute the descriptor at an offset and give its traffic."""
         assert offset % DESCRIPTOR_BYTES == 0
         self.d = unpack(self._bytes(offset, DESCRIPTOR_BYTES).tobytes())
+        self.banks = {}
         self.traffic = Traffic(weight=DESCRIPTOR_BYTES // self.config.cols)
         if self.d["kind"] == Kind.POOL:
             words = self._read("input", "input")
@@ -60,6 +66,8 @@ class Core:
         if self.d["pool"] != PoolKind.NONE:
             words = self._pool(words)
         self._write(words)
+        # What is read at once lies in different banks.
+        assert self.banks.get("input", set()).isdisjoint(self.banks.get("add", set()))
         return self.traffic
 
     # --- Ports --------------------------------------------------------------------------------
@@ -80,15 +88,27 @@ class Core:
         places = np.arange(d[f"{name}_beats"]) * cols
         addresses = (np.array(runs, dtype=np.int64)[:, None] + places).reshape(-1)
         assert not (addresses % cols).any()
-        assert addresses.min() >= 0
-        assert addresses.max() + cols <= len(self.memory)
+        if addresses.min() < CHIP:
+            assert addresses.min() >= 0
+            assert addresses.max() + cols <= len(self.memory)
+            return addresses
+        assert addresses.max() + cols <= CHIP + self.config.map_bytes
+        self.banks[name] = set(((addresses - CHIP) // (self.config.map_bytes // 4)).tolist())
         return addresses
+
+    def _place(self, addresses):
+        """Give the memory that beats lie in, and where."""
+        if addresses[0] < CHIP:
+            return self.memory, addresses
+        return self.chip, addresses - CHIP
 
     def _read(self, name, port):
         """Give the beats that loops read, uint8 [beats, cols]."""
         addresses = self._addresses(name)
-        setattr(self.traffic, port, len(addresses))
-        return self.memory[addresses[:, None] + np.arange(self.config.cols)]
+        memory, places = self._place(addresses)
+        if memory is self.memory:
+            setattr(self.traffic, port, len(addresses))
+        return memory[places[:, None] + np.arange(self.config.cols)]
 
     def _fetch(self, name, size, times=1):
         """Give some bytes that the port of the weights reads, perhaps several times."""
@@ -103,15 +123,18 @@ class Core:
         addresses = self._addresses("output")
         assert words.shape == (len(addresses), cols)
         assert len(np.unique(addresses)) == len(addresses)
-        self.traffic.result = len(addresses)
+        memory, places = self._place(addresses)
+        if memory is self.memory:
+            self.traffic.result = len(addresses)
         strobe = self.d["strobe_low"] | self.d["strobe_high"] << 32
         assert 0 < strobe < 1 << cols
         assert self.d["output_low"] == addresses.min()
         assert self.d["output_high"] == addresses.max() + cols
         for column in range(cols):
             if strobe >> column & 1:
-                self.memory[addresses + column] = words[:, column]
-                self.written[addresses + column] = True
+                memory[places + column] = words[:, column]
+                if memory is self.memory:
+                    self.written[places + column] = True
 
     # --- Convolution --------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ def check(network, config, images, choices=None):
     values = {network.input.name: images, **values}
     assert set(program.maps) <= set(values)
     assert program.output.name == network.output.name
-    for name in program.maps:
+    for name in program.shown:
         np.testing.assert_array_equal(program.value(name, memory), values[name], name)
     assert not any(program.mismatches(memory, values).values())
     # What the program says it moves is what moved.
@@ -163,20 +163,25 @@ def test_descriptors_lie_where_the_program_says():
 
 
 @settings(max_examples=70, deadline=None)
-@given(SEEDS)
-def test_any_network_on_any_core(seed):
+@given(SEEDS, st.booleans())
+def test_any_network_on_any_core(seed, on_chip):
     rng = np.random.default_rng(seed)
     config = random_config(rng)
     shift = (None, 0)[rng.integers(2)]
     network = random_network(rng, config, size=int(rng.integers(1, 7)), acc_shift=shift)
     images = images_for(network, int(rng.integers(1, 4)), seed)
     choices = Choices(fuse=bool(rng.random() < 0.8), merge=bool(rng.random() < 0.7))
+    if on_chip:
+        config = config.replace(map_bytes=int(rng.choice([1 << 13, 1 << 14, 1 << 16])))
+        choices = dataclasses.replace(choices, expose=bool(rng.random() < 0.7))
     try:
         compile_network(network, config, len(images), choices)
     except CspError as error:
         refusal = str(error)
     else:
-        check(network, config, images, choices)
+        program = check(network, config, images, choices)
+        assert choices.expose or config.map_bytes or program.shown == program.maps
+        assert not choices.expose or set(program.shown) == set(program.maps)
         return
     # A buffer of a few words does not hold everything; the node and the value are named.
     assert "\n" not in refusal

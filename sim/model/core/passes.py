@@ -10,6 +10,7 @@ from csp_hw.core import FETCH_DEPTH, MAP_DEPTH
 from csp_hw.counters import CYCLES, WORDS
 from csp_hw.datapath import ENTRY_BYTES
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind
+from csp_hw.map_memory import READ_LATENCY, WRITE_LATENCY
 from sim.cosim.core.jobs import Timing, WriteOrder
 from sim.model.core.bursts import runs_of
 from sim.model.core.front import Front
@@ -20,8 +21,11 @@ from sim.model.core.tables import Tables, bounds_of_entries, bounds_of_store
 from sim.model.core.tiles import TileTimes
 from sim.model.core.widths import Converter
 from sim.model.core.writer import WritePort
+from sim.program.loops import Loops
 from sim.program.passes import Pass
 
+#: The map memory, which answers in the place of a port's memory.
+ON_CHIP = Timing(read_latency=READ_LATENCY, write_latency=WRITE_LATENCY)
 #: Ports of the memory: tables, maps, results and residuals.
 TABLES, MAPS, RESULTS = PORTS = ("wgt", "act", "res")
 #: The cycle in which a descriptor is asked for.
@@ -102,8 +106,14 @@ def _words(step: Pass) -> dict[str, int]:
     return dict(zip(WORDS, moved, strict=True))
 
 
+def _timing(loops: Loops, port: Timing) -> Timing:
+    """Give how fast a map is read or written, through a port or on the chip."""
+    return ON_CHIP if loops.on_chip else port
+
+
 def _behind(step: Pass, start: int, ports: Mapping[str, Timing]) -> tuple[PoolerTimes, WritePort]:
-    write = WritePort(runs_of(step.output), start + LOOPS, ports[RESULTS], step.config.cols)
+    timing = _timing(step.output, ports[RESULTS])
+    write = WritePort(runs_of(step.output), start + LOOPS, timing, step.config.cols)
     return PoolerTimes(step.fields, start + 2, write), write
 
 
@@ -112,7 +122,7 @@ def _pooling(step: Pass, start: int, ports: Mapping[str, Timing]) -> tuple[int, 
     cols = step.config.cols
     pool, write = _behind(step, start, ports)
     source = Waiting(runs_of(step.input), start + LOOPS, MAP_DEPTH, cols, sliced=True)
-    port = ReadPort([source], ports[MAPS], cols)
+    port = ReadPort([source], _timing(step.input, ports[MAPS]), cols)
     while source.known < source.total:
         if source.known == source.count:
             port.run(lambda: source.count > source.known)
@@ -154,7 +164,8 @@ def _front(
     residual = None
     if step.residual is not None:
         added = Waiting(runs_of(step.residual), start + LOOPS, MAP_DEPTH, cols)
-        residual = Residual(ReadPort([added], ports[RESULTS], cols), added)
+        timing = _timing(step.residual, ports[RESULTS])
+        residual = Residual(ReadPort([added], timing, cols), added)
     drain = DrainTimes(
         step.config,
         step.fields,
@@ -164,6 +175,6 @@ def _front(
         residual=residual,
     )
     entries = Converter(cols // ENTRY_BYTES, tables.entries.offers())
-    port = ReadPort([source], ports[MAPS], cols)
+    port = ReadPort([source], _timing(step.input, ports[MAPS]), cols)
     tiles = TileTimes(step, start, entries, port, source)
     return Front(step, start, tables=tables, tiles=tiles, drain=drain), entries
