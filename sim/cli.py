@@ -78,6 +78,9 @@ OtherNetwork = Annotated[
 OtherData = Annotated[
     Path | None, typer.Option(help="Other images (.npz with `images` and `labels`).")
 ]
+MapBytes = Annotated[
+    int, typer.Option(help="Map memory: bytes of maps that stay on the chip; a power of two.")
+]
 SimulatorName = Annotated[Simulator, typer.Option(help="What executes the Verilog.")]
 
 
@@ -191,12 +194,13 @@ def generate(
     style: Annotated[
         BufferStyle | None, typer.Option(help="Accumulation buffer, if not the preset's.")
     ] = None,
+    map_bytes: MapBytes = 0,
 ) -> None:
     """Write an accelerator as Verilog."""
     from csp_hw import config as csp_config
     from csp_hw import generate as csp_generate
 
-    config = csp_config.preset(preset)
+    config = csp_config.preset(preset).replace(map_bytes=map_bytes)
     if style is not None:
         config = config.replace(style=style)
     for path in csp_generate.generate(config, output):
@@ -212,13 +216,14 @@ def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     preset: PresetName = PRESET,
     images: ImageCount = IMAGES,
+    map_bytes: MapBytes = 0,
 ) -> None:
     """Make a network a program for software in C."""
     from csp_algo import container
     from csp_hw import config as csp_config
     from sim import firmware as csp_firmware
 
-    config = csp_config.preset(preset)
+    config = csp_config.preset(preset).replace(map_bytes=map_bytes)
     program, files = csp_firmware.compile_files(container.load(file), config, images, output)
     for path in files:
         typer.echo(f"wrote {path}")
@@ -264,6 +269,14 @@ def run_network(
     rate: Annotated[
         int | None, typer.Option(help="Bytes a cycle of each memory port, if not whole beats.")
     ] = None,
+    map_bytes: MapBytes = 0,
+    copies: Annotated[
+        bool,
+        typer.Option(
+            "--copies/--no-copies",
+            help="Copy maps on the chip to memory and compare them, or leave them out.",
+        ),
+    ] = True,
 ) -> None:
     """Run a whole network on the core, layer after layer."""
     from rich.console import Console
@@ -278,6 +291,8 @@ def run_network(
         data=data,
         latency=latency,
         rate=rate,
+        map_bytes=map_bytes,
+        copies=copies,
     )
     if not csp_run.run(options, Console()):
         raise typer.Exit(EXIT_MISMATCH)

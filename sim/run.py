@@ -13,6 +13,7 @@ from csp_hw.config import preset
 from sim import demo, execute
 from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound
+from sim.program.plan import Choices
 from sim.report import passes
 
 
@@ -32,6 +33,10 @@ class Options:
         Of the memory: cycles from an address to its first beat, and from the last to its answer.
     rate : int, optional
         Bytes a cycle of each port of the memory; whole beats if not given.
+    map_bytes : int
+        Of the core's map memory.
+    copies : bool
+        Maps on the chip are copied to memory and compared.
     """
 
     network: Path
@@ -41,6 +46,8 @@ class Options:
     data: Path | None
     latency: int
     rate: int | None
+    map_bytes: int = 0
+    copies: bool = True
 
 
 def run(options: Options, console: Console) -> bool:
@@ -51,7 +58,7 @@ def run(options: Options, console: Console) -> bool:
     CspError
         Something does not fit, a tool is missing, or the core reports an error.
     """
-    config = preset(options.preset)
+    config = preset(options.preset).replace(map_bytes=options.map_bytes)
     network = demo.fitted(container.load(options.network), config)
     images = demo.load_images(options.data or demo.IMAGES, options.images, network.input)
     if options.rate is not None and config.cols % options.rate:
@@ -64,7 +71,8 @@ def run(options: Options, console: Console) -> bool:
     )
     with demo.Phases(console) as phases:
         with phases.phase("golden model") as tell:
-            task = execute.Task.make(network, config, images.pixels)
+            choices = Choices(expose=options.copies)
+            task = execute.Task.make(network, config, images.pixels, choices)
         with phases.phase("Verilog and its simulator") as tell:
             built = execute.build(config, simulator=options.simulator, report=tell)
         runs = []
@@ -73,7 +81,9 @@ def run(options: Options, console: Console) -> bool:
                 runs.append(done)
                 tell(done.step.title, len(runs) / len(task.program.passes))
     bounds = [pass_bound(done.step, timing) for done in runs]
-    exact = passes.show(console, runs, bounds)
+    if config.map_bytes:
+        console.print(passes.place_table(task.program))
+    exact = passes.show(console, runs, bounds, hidden=passes.not_compared(task.program))
     classes = task.values[task.output].reshape(options.images, -1).argmax(axis=1)
     right = int(np.count_nonzero(classes == images.labels))
     if exact:

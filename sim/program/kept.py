@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which maps stay in the map memory of a core, and where.
 
-A map has its place from the first pass that writes it to the last one that reads it. Maps are
-placed in the order in which they are written, each at the lowest offset at which it overlaps no
-other one of its time. A pass reads its input and its residual at once, so they lie in different
-banks. What finds no place stays outside, and so do maps that a pass reads as both.
+A map has its place from the first pass that writes it to the last one that reads it. The largest
+maps are placed first, and of equal ones those that are written first, each at the first bank's
+begin, or else behind the first other map, where it overlaps no other one of its time. A pass reads
+its input and its residual at once, so they lie in different banks. What finds no place stays
+outside, and so do maps that a pass reads as both.
+
+Maps in the order in which they are written would leave holes: of ResNet-50's, 2 MiB would keep 82 %
+of the bytes that are moved, instead of all (``tests/sim/test_kept.py``).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -57,28 +61,28 @@ def keep(
                 apart.setdefault(one, set()).add(other)
                 apart.setdefault(other, set()).add(one)
     places: dict[str, range] = {}
-    for name, span in spans.items():
-        if name in sizes and name not in outside and name not in apart.get(name, ()):
-            beside = [place for other, place in places.items() if _meet(span, spans[other])]
+    may_stay = [name for name in spans if name in sizes and name not in outside]
+    for name in sorted(may_stay, key=lambda name: -sizes[name]):
+        others = apart.get(name, set())
+        if name not in others:
+            meeting = [each for each in places if _meet(spans[name], spans[each])]
             banks = {
                 bank
-                for other in apart.get(name, ())
-                if other in places
-                for bank in _banks(places[other], config)
+                for each in others.intersection(places)
+                for bank in _banks(places[each], config)
             }
-            place = _fit(sizes[name], beside, banks, config)
+            place = _fit(sizes[name], [places[each] for each in meeting], banks, config)
             if place is not None:
                 places[name] = place
     return {name: place.start for name, place in places.items()}
 
 
 def _fit(size: int, beside: Sequence[range], banks: set[int], config: CspConfig) -> range | None:
-    """Give the first place behind another one, or at a bank's begin, that is free."""
+    """Give the first place at a bank's begin, or else behind another one, that is free."""
     alignment = max(AREA_ALIGNMENT, config.cols)
     size = -(-size // alignment) * alignment
-    starts = {place.stop for place in beside}
-    starts.update(range(0, config.map_bytes, config.map_bytes // BANKS))
-    for start in sorted(starts):
+    begins = range(0, config.map_bytes, config.map_bytes // BANKS)
+    for start in (*begins, *sorted(place.stop for place in beside)):
         place = range(start, start + size)
         free = not any(_meet(place, other) for other in beside)
         if (

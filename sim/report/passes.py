@@ -12,6 +12,7 @@ from rich.text import Text
 from csp_hw.counters import SPENT
 from sim.execute import PassRun
 from sim.model.bound import PassBound
+from sim.program.program import Program
 from sim.report.page import percent
 
 #: Counters of beats, and what a pass promises.
@@ -32,7 +33,7 @@ def pass_table(runs: Sequence[PassRun], bounds: Sequence[PassBound]) -> Table:
     for run, bound in zip(runs, bounds, strict=True):
         moved = [f"{run.registers[name]:,}" for name in BEATS]
         table.add_row(
-            Text("+".join(run.step.nodes)),
+            Text(run.step.title if run.step.is_copy else "+".join(run.step.nodes)),
             _different(run),
             f"{run.cycles:,}",
             percent(bound.cycles / run.cycles),
@@ -40,6 +41,24 @@ def pass_table(runs: Sequence[PassRun], bounds: Sequence[PassBound]) -> Table:
             *moved,
         )
     return table
+
+
+def place_table(program: Program) -> Table:
+    """Give one line a map: where it lies, its bytes, the first and the last pass that use it."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("map", style="bold", no_wrap=True)
+    for name in ("lies", "from", "bytes", "passes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for place in program.places():
+        users = "·" if place.passes is None else f"{place.passes[0]} … {place.passes[1]}"
+        lies = "on the chip" if place.on_chip else "in memory"
+        table.add_row(Text(place.name), lies, f"{place.offset:#x}", f"{place.bytes:,}", users)
+    return table
+
+
+def not_compared(program: Program) -> list[str]:
+    """Give the maps that are on the chip only."""
+    return [name for name in program.maps if name not in program.shown]
 
 
 def stall_table(runs: Sequence[PassRun]) -> Table:
@@ -73,8 +92,23 @@ def broken_promises(runs: Sequence[PassRun]) -> list[str]:
     ]
 
 
-def show(console: Console, runs: Sequence[PassRun], bounds: Sequence[PassBound]) -> bool:
-    """Print the tables and the verdict; say whether all is equal."""
+def show(
+    console: Console,
+    runs: Sequence[PassRun],
+    bounds: Sequence[PassBound],
+    *,
+    hidden: Sequence[str] = (),
+) -> bool:
+    """Print the tables and the verdict; say whether all that was compared is equal.
+
+    Parameters
+    ----------
+    console : Console
+    runs : sequence of PassRun
+    bounds : sequence of PassBound
+    hidden : sequence of str
+        Maps that were not compared.
+    """
     console.print(pass_table(runs, bounds))
     console.print(stall_table(runs))
     compared = sum(run.compared for run in runs)
@@ -89,6 +123,11 @@ def show(console: Console, runs: Sequence[PassRun], bounds: Sequence[PassBound])
             f"{cycles:,} cycles, {percent(bound / cycles)} of the bound",
             "each port moved as many beats as planned",
         ]
+        kept = sum(run.step.kept_beats for run in runs)
+        if kept:
+            lines.append(f"{kept:,} beats of maps stayed on the chip")
+    if hidden:
+        lines.append(f"on the chip only, not compared: {', '.join(hidden)}")
     colour = "green" if exact else "red"
     console.print(Panel(Text("\n".join(lines)), border_style=colour, expand=False, padding=(0, 2)))
     return exact

@@ -53,6 +53,20 @@ def test_network(name, capsys):
     assert "2 of 2 images right, on the core as in the golden model" in out
 
 
+def test_maps_on_the_chip(capsys):
+    arguments = ("run", path_of(NAMES[1]), "--images", 1, "--map-bytes", 1 << 16)
+    assert csp(*arguments) == 0
+    copied = capsys.readouterr().out
+    assert re.search(r"block1.conv1 +on the chip +0xfe\d+ +12,544 +\d+ … \d+", copied)
+    assert "copy of block1.conv1" in copied
+    assert "not compared" not in copied
+    assert csp(*arguments, "--no-copies") == 0
+    plain = capsys.readouterr().out
+    assert "17,852 beats of maps stayed on the chip" in plain
+    assert "on the chip only, not compared: stem, block1.conv1," in plain
+    assert "copy of" not in plain
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_input_is_read_once_and_the_bound_is_near(name, built):
     task = task_of(name, 8)
@@ -138,6 +152,7 @@ def test_an_error_of_the_core_is_told(built):
         (["--rate", "3"], "csp: --rate must divide 8 bytes, not 3"),
         (["--images", "0"], "csp: --images must be 1 … 256, not 0"),
         (["--preset", "none"], "csp: unknown preset 'none'"),
+        (["--map-bytes", "1"], "csp: map_bytes must be 0 or 8192 … 16777216, not 1"),
     ],
 )
 def test_bad_input(arguments, message, capsys):

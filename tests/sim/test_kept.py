@@ -10,9 +10,11 @@ from csp_algo.errors import CspError
 from csp_algo.network import Concat, Residual
 from csp_hw.axi.ports import LOCAL_OFFSET
 from csp_hw.config import PRESETS
+from sim.peers.base import map_sizes
 from sim.program.compiler import compile_network
 from sim.program.kept import Use, keep
 from sim.program.plan import Choices
+from sim.workloads.catalogue import workload
 from tests.sim.test_program import INT32, check, images_for, layer, network_of
 
 KIB = 1024
@@ -27,9 +29,20 @@ def kept(uses, sizes, outside=()):
 def test_maps_follow_each_other():
     chain = [((), "a"), ("a", "b"), ("b", "c"), ("c", "d")]
     sizes = dict.fromkeys("abcd", 3000)
-    # A place is free for the pass behind the last one that reads; sizes are whole 64 bytes.
-    assert kept(chain, sizes) == {"a": 0, "b": 3008, "c": 0, "d": 3008}
-    assert kept(chain, sizes, outside="ad") == {"b": 0, "c": 3008}
+    # A place is free for the pass behind the last one that reads.
+    assert kept(chain, sizes) == {"a": 0, "b": 2 * BANK, "c": 0, "d": 2 * BANK}
+    assert kept(chain, sizes, outside="ad") == {"b": 0, "c": 2 * BANK}
+
+
+def test_the_largest_maps_come_first():
+    chain = [((), "a"), ("a", "b"), ("b", "c")]
+    assert kept(chain, {"a": 64, "b": 4040, "c": 4100}) == {"c": 0, "a": 0}
+    assert kept(chain, {"a": 100, "b": 4000, "c": 4000}) == {"b": 0, "c": 2 * BANK, "a": 2 * BANK}
+    # Behind another one if no bank begins where it is free; sizes are whole 64 bytes.
+    whole = [((), "a"), ((), "b"), ((), "c"), ((), "d"), ("abcd", "e")]
+    found = {"a": 0, "b": BANK, "c": 2 * BANK, "d": 3 * BANK}
+    assert kept(whole, dict.fromkeys("abcd", 1900) | {"e": 100}) == found | {"e": 1920}
+    assert kept(whole, dict.fromkeys("abcd", 2000) | {"e": 100}) == found
 
 
 def test_what_finds_no_place_stays_outside():
@@ -42,20 +55,50 @@ def test_what_finds_no_place_stays_outside():
 
 def test_a_map_stays_until_it_was_read():
     uses = [((), "a"), ("a", "b"), ("b", "c"), ("a", "d"), ("d", "e")]
-    sizes = dict.fromkeys("abcde", 2500)
-    assert kept(uses, sizes) == {"a": 0, "b": 2560, "c": 5120, "d": 2560, "e": 0}
+    sizes = dict.fromkeys("abcde", 2000)
+    assert kept(uses, sizes) == {"a": 0, "b": BANK, "c": 2 * BANK, "d": BANK, "e": 0}
 
 
 def test_input_and_residual_in_different_banks():
     uses = [((), "a"), ("a", "b"), ("b", "c", "a")]
-    # From the next bank on, though there is room before it; what is written may be anywhere.
-    assert kept(uses, dict.fromkeys("abc", 100)) == {"a": 0, "b": BANK, "c": 128}
-    assert kept(uses, {"a": BANK + 1, "b": 3 * BANK, "c": 1}) == {"a": 0, "c": BANK + 64}
+    assert kept(uses, dict.fromkeys("abc", 100)) == {"a": 0, "b": BANK, "c": 2 * BANK}
+    # There would be room in the second bank, and in the last one; what is written may be anywhere.
+    assert kept(uses, {"a": BANK + 64, "b": 3 * BANK, "c": 1}) == {"b": 0, "c": 3 * BANK}
+    assert kept(uses, {"a": 3 * BANK, "b": 2 * BANK - 64, "c": 1}) == {"a": 0, "c": 3 * BANK}
     # The same map as both.
-    assert kept([((), "a"), ("a", "b", "a"), ("b", "c")], dict.fromkeys("abc", 64)) == {
-        "b": 0,
-        "c": 64,
-    }
+    uses = [((), "a"), ("a", "b", "a"), ("b", "c")]
+    assert kept(uses, dict.fromkeys("abc", 64)) == {"b": 0, "c": BANK}
+
+
+def test_resnet50_on_two_mebibytes():
+    """All of its maps for one image, the first one pooled as it is written."""
+    works = {work.shape.name: work for work in workload("resnet50").works}
+    blocks = [name.removesuffix("_reduce") for name in works if name.endswith("_reduce")]
+    sizes = {name: map_sizes(work)[1] for name, work in works.items()}
+    sizes["conv1"] //= 4
+    uses, before = [Use(("image",), ("conv1",))], "conv1"
+    for block in blocks:
+        reduce, conv, shortcut, expand = (
+            f"{block}_{part}" for part in ("reduce", "conv", "shortcut", "expand")
+        )
+        uses += [Use((before,), (reduce,)), Use((reduce,), (conv,))]
+        if shortcut in works:
+            uses.append(Use((before,), (shortcut,)))
+            before = shortcut
+        uses.append(Use((conv,), (expand,), before))
+        before = expand
+    uses.append(Use((before,), ("linear",)))
+    assert len(blocks) == 16
+    found = {}
+    for size in (512, 1024, 2048):
+        config = PRESETS["csp_h_32x32"].replace(map_bytes=size * KIB)
+        places = keep(uses, sizes, ("image", "linear"), config)
+        moved = [name for use in uses for name in (*use.reads, *use.writes, use.residual)]
+        moved = [name for name in moved if name in sizes and name != "linear"]
+        bytes_of = {name: sizes[name] for name in moved}
+        inside = sum(bytes_of[name] for name in moved if name in places)
+        found[size] = round(inside / sum(bytes_of[name] for name in moved), 2)
+    assert found == {512: 0.52, 1024: 0.79, 2048: 1.0}
 
 
 def block(side, *, images=1):
@@ -75,7 +118,7 @@ def test_a_residual_block():
     program = check(network, TINY, images)
     places = {name: place.offset - LOCAL_OFFSET for name, place in program.maps.items()}
     assert [name for name, place in program.maps.items() if place.on_chip] == ["a", "b", "c"]
-    assert (places["a"], places["b"], places["c"]) == (0, BANK, BANK + 1152)
+    assert (places["a"], places["b"], places["c"]) == (0, BANK, 2 * BANK)
     # Only the input comes in, only the output leaves.
     beats = 2 * 12 * 12
     assert [step.input_beats for step in program.passes] == [beats, 0, 0, 0]
