@@ -114,7 +114,7 @@ def sparten_energy(name: str, cost: SparTenCost, config: CspH, *, refetch: bool)
         ).scaled(work.shape.repeat)
         moved, kept = csp_h.divided(once, work, config, place)
         total += cost.constants.dram_byte * moved.bytes(refetch=False)
-        total += csp_h.kept_energy(kept, cost.constants)
+        total += csp_h.kept_energy(kept, config, cost.constants)
     return total + refetch * cost.constants.dram_byte * cost.traffic.refetched
 
 

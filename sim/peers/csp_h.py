@@ -18,20 +18,21 @@ from typing import NamedTuple
 import numpy as np
 
 from csp_algo.errors import check_int
+from csp_hw.map_memory import BANKS
 from sim.cosim.core.jobs import Timing
 from sim.model import actions
 from sim.model.actions import Actions
 from sim.model.bound import pass_bound, tile_drains
 from sim.model.constants import Constants
 from sim.model.energy import Component, Core, energy
-from sim.model.sram import Memory
+from sim.model.sram import Memory, at_least
 from sim.peers.base import Cost, Part, Traffic, map_sizes
 from sim.program.compiler import compile_network
 from sim.program.passes import Pass
 from sim.workloads.catalogue import Work, Workload
 from sim.workloads.network import network
 
-#: A bank of a memory that is not in the hardware but may be assumed.
+#: A bank of a memory of weights, which is not in the hardware but may be assumed.
 BANK = Memory(bytes=1024 * 1024, width_bits=256)
 
 #: What each component is in the terms of all accelerators.
@@ -63,9 +64,14 @@ PARTS = {
 class CspH:
     """The accelerator, and how it is used.
 
+    What the core's map memory keeps is assumed: a layer knows of no graph, so a map of all images
+    stays if it is at most half of it. On ResNet-50's graph the compiler's places agree with that
+    for 2 MiB and one image (``tests/sim/test_kept.py``).
+
     Parameters
     ----------
     core : Core
+        With a map memory if its configuration has one.
     period : int, optional
         T, if not the largest.
     images : int
@@ -75,8 +81,6 @@ class CspH:
         hardware has them whole, channels padded to beats.
     weights_kept : bool
         Weights and counts come from a memory on the chip instead of DRAM.
-    maps_kept : int
-        Bytes of a memory on the chip; a map of at most half as many stays there between layers.
     pools_fused : bool
         A map that is pooled before it is read is written as it is read. The core does so; the
         works say nothing of pooling, and SparTen's model writes maps as they are.
@@ -91,14 +95,12 @@ class CspH:
     images: int = 1
     compressed: bool = False
     weights_kept: bool = False
-    maps_kept: int = 0
     pools_fused: bool = False
     timing: Timing = dataclasses.field(default_factory=Timing)
     cycles: Callable[[Pass, Timing], float] | None = None
 
     def __post_init__(self) -> None:
         check_int("images", self.images, 1, 1 << 16)
-        check_int("maps_kept", self.maps_kept, 0, 1 << 40)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,7 @@ def priced(
     core = config.core
     traffic, kept = divided(_stored(work, done.actions, config), work, config, place)
     components = energy(done.actions, done.cycles, core, constants)
-    components[Component.MEMORY] = kept_energy(kept, constants)
+    components[Component.MEMORY] = kept_energy(kept, config, constants)
     return CspCost(
         name=work.shape.name,
         cycles=done.cycles,
@@ -271,17 +273,21 @@ def divided(
         kept["weights"], sizes["weights"] = sizes["weights"], 0.0
     for name, end in (("inputs", place.first), ("outputs", place.last)):
         each = config.images * sizes[name] / work.shape.repeat
-        if not end and each <= config.maps_kept / 2:
+        if not end and each <= config.core.config.map_bytes / 2:
             kept[name], sizes[name] = sizes[name], 0.0
     if kept["inputs"]:
         sizes["refetched"] = 0.0
     return Traffic(**sizes), Traffic(**kept)
 
 
-def kept_energy(kept: Traffic, constants: Constants) -> float:
-    """Give the energy of a memory on the chip instead of DRAM, pJ; weights are only read."""
-    read = BANK.read(kept.weights + kept.inputs, constants)
-    return read + BANK.write(kept.outputs, constants)
+def kept_energy(kept: Traffic, config: CspH, constants: Constants) -> float:
+    """Give the energy of memories on the chip instead of DRAM, pJ; weights are only read."""
+    weights = BANK.read(kept.weights, constants)
+    built = config.core.config
+    if not built.map_bytes:
+        return weights
+    bank = at_least(built.map_bytes // (BANKS * built.cols), 8 * built.cols)
+    return weights + bank.read(kept.inputs, constants) + bank.write(kept.outputs, constants)
 
 
 def _stored(work: Work, done: Actions, config: CspH) -> Traffic:

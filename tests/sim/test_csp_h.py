@@ -12,6 +12,7 @@ from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound
 from sim.model.constants import Constants, Setting
 from sim.model.energy import Component, Core
+from sim.model.sram import access
 from sim.peers import csp_h, sparten
 from sim.peers.base import Part, Traffic, together
 from sim.peers.csp_h import PARTS, CspH, Place
@@ -66,6 +67,11 @@ def test_traffic_by_hand():
 CONFIG = Core().config
 
 
+def maps_kept(size, **options):
+    """Give a core with a map memory."""
+    return CspH(core=Core(config=CONFIG.replace(map_bytes=size)), **options)
+
+
 def test_compressed_maps_by_hand():
     config = CspH(compressed=True)
     cost = csp_h.cost(work_of(LAYER, inputs=0.4, outputs=0.95), config=config)
@@ -83,15 +89,16 @@ def test_memories_instead_of_dram():
     assert kept.components[Component.MEMORY] == pytest.approx(plain.traffic.weights / 32 * 251.863)
     # A map may take half of the memory.
     size = 256 * 96
-    both = csp_h.cost(work, config=CspH(maps_kept=2 * size))
+    both = csp_h.cost(work, config=maps_kept(1 << 16))
     assert (both.traffic.inputs, both.traffic.outputs) == (0, 0)
-    memory = 3 * 256 * (64 * 251.863 + 96 * 245.286) / 32
+    bank = access(1 << 14, 256, MID)
+    memory = 3 * 256 * (64 * bank.read + 96 * bank.write) / 32
     assert both.components[Component.MEMORY] == pytest.approx(memory)
-    one = csp_h.cost(work, config=CspH(maps_kept=2 * size - 1))
+    one = csp_h.cost(work, config=maps_kept(1 << 15))
     assert (one.traffic.inputs, one.traffic.outputs) == (0, 3 * size)
-    ends = csp_h.cost(work, config=CspH(maps_kept=2 * size), place=Place(first=True, last=True))
+    ends = csp_h.cost(work, config=maps_kept(1 << 16), place=Place(first=True, last=True))
     assert ends.traffic == plain.traffic
-    two = csp_h.cost(work, config=CspH(maps_kept=2 * size, images=2))
+    two = csp_h.cost(work, config=maps_kept(1 << 16, images=2))
     assert two.traffic.outputs == 3 * size
 
 
@@ -108,11 +115,11 @@ def test_a_pooled_map_is_written_as_it_is_read():
 
 def test_what_others_keep_is_divided_alike():
     work = work_of(LAYER, repeat=2)
-    stored = Traffic(weights=10, inputs=200, outputs=300, refetched=70)
-    config = CspH(maps_kept=200, weights_kept=True)
+    stored = Traffic(weights=10, inputs=8192, outputs=8194, refetched=70)
+    config = maps_kept(1 << 13, weights_kept=True)
     moved, kept = csp_h.divided(stored, work, config, None)
-    assert moved == Traffic(weights=0, inputs=0, outputs=300, refetched=0)
-    assert kept == Traffic(weights=10, inputs=200, outputs=0)
+    assert moved == Traffic(weights=0, inputs=0, outputs=8194, refetched=0)
+    assert kept == Traffic(weights=10, inputs=8192, outputs=0)
 
 
 def test_components_are_parts():
@@ -180,7 +187,6 @@ def test_sparten_with_other_constants_is_not_simulated_again():
         sparten.network_cost("both", [mid[0], unlike])
 
 
-@pytest.mark.parametrize(("name", "value"), [("images", 0), ("maps_kept", -1)])
-def test_what_cannot_be_is_refused(name, value):
-    with pytest.raises(CspError, match=name):
-        CspH(**{name: value})
+def test_what_cannot_be_is_refused():
+    with pytest.raises(CspError, match="images"):
+        CspH(images=0)

@@ -86,7 +86,11 @@ LEVERS = (
     _sums(20, weaker=True),
     _sums(16),
     _memory("maps compressed at the ports", compressed=True),
-    _memory("maps kept in 2 MiB on the chip", maps_kept=2 * MIB),
+    Lever(
+        name="maps kept in 2 MiB on the chip, a parameter of the core",
+        kind=Kind.MEMORY,
+        pull=lambda c: built(c, map_bytes=2 * MIB),
+    ),
     _memory("weights kept on the chip", weights_kept=True),
     _memory("pooling fused, which the core does", pools_fused=True),
     _memory("16 images at once", images=16),
@@ -105,7 +109,7 @@ LEVERS = (
 def asking(machine: CspH) -> CspH:
     """Give a machine that asks for the same actions and cycles, without what only prices them."""
     return CspH(
-        core=Core(config=machine.core.config),
+        core=Core(config=machine.core.config.replace(map_bytes=0)),
         period=machine.period,
         images=machine.images,
         timing=machine.timing,
