@@ -359,7 +359,11 @@ def run_tile(
 @app.command()
 def report(
     networks: Annotated[
-        list[str] | None, typer.Argument(metavar="NETWORK", help="Some networks, if not all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NETWORK",
+            help="Some networks, if not all five; or vgg16_hed, resnet50_nsfw: their own zeros.",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path(
         "build/comparison"

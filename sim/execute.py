@@ -112,15 +112,10 @@ class Task:
         CspError
             The pass is a pooling alone.
         """
-        if step.schedule is None:
-            raise CspError(f"{step.title}: a pooling has no schedule")
-        memory, places = self.memory, step.input.addresses
-        if step.input.on_chip:
-            source = self.program.maps[step.sources[0]]
-            memory, places = pack_map(source, self.values[source.name]), places - source.offset
-        beats = memory[places[:, None] + np.arange(step.config.cols)]
-        shape = (step.schedule.images, *step.schedule.layer.geometry.in_shape)
-        return np.asarray(beats.reshape(shape))
+        if not step.input.on_chip:
+            return self.program.read(step, self.memory)
+        source = self.program.maps[step.sources[0]]
+        return self.program.read(step, pack_map(source, self.values[source.name]), source.offset)
 
 
 def core_registers() -> dict[str, int]:

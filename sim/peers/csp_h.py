@@ -21,7 +21,7 @@ from csp_algo.errors import check_int
 from csp_hw.map_memory import BANKS
 from sim.cosim.core.jobs import Timing
 from sim.model import actions
-from sim.model.actions import Actions
+from sim.model.actions import Actions, Numbers
 from sim.model.bound import pass_bound, tile_drains
 from sim.model.constants import Constants
 from sim.model.energy import Component, Core, energy
@@ -29,8 +29,10 @@ from sim.model.sram import Memory, at_least
 from sim.peers.base import Cost, Part, Traffic, map_sizes
 from sim.program.compiler import compile_network
 from sim.program.passes import Pass
+from sim.program.program import Program
 from sim.workloads.catalogue import Work, Workload
 from sim.workloads.network import network
+from sim.workloads.zeros import Zeros
 
 #: A bank of a memory of weights, which is not in the hardware but may be assumed.
 BANK = Memory(bytes=1024 * 1024, width_bits=256)
@@ -181,10 +183,12 @@ def counted(work: Work, config: CspH, *, seed: int = 0) -> Counted:
     """
     built = config.core.config
     made = network(work, cols=built.cols, period=config.period or built.max_period, seed=seed)
-    passes = compile_network(made, built, config.images).passes
+    program = compile_network(made, built, config.images)
+    passes = program.passes
     clock = config.cycles or bound_cycles
     factor = work.shape.repeat / config.images
-    done = actions.together(_counted(step, work.inputs) for step in passes).scaled(factor)
+    zeros = _expected(work) if work.zeros is None else _counting(program, work.zeros)
+    done = actions.together(actions.count(step, zeros(step)) for step in passes).scaled(factor)
     return Counted(done, factor * sum(clock(step, config.timing) for step in passes))
 
 
@@ -337,8 +341,23 @@ def by_component(costs: Iterable[CspCost]) -> dict[Component, float]:
     return total
 
 
-def _counted(step: Pass, density: float) -> Actions:
-    """Count a pass of a map with some density."""
-    schedule = step.schedule
-    zeros = None if schedule is None else actions.expected_zeros(schedule, density)
-    return actions.count(step, zeros)
+def _expected(work: Work) -> Callable[[Pass], Numbers | None]:
+    """Give what tells how many zeros a pass is expected to read with each tap."""
+
+    def zeros(step: Pass) -> Numbers | None:
+        schedule = step.schedule
+        return None if schedule is None else actions.expected_zeros(schedule, work.inputs)
+
+    return zeros
+
+
+def _counting(program: Program, real: Zeros) -> Callable[[Pass], Numbers | None]:
+    """Give what counts the zeros that a pass reads with each tap, all images alike."""
+    shape = (program.images, *real.inputs.shape)
+    memory = program.memory(np.broadcast_to(real.inputs.astype(np.uint8), shape))
+
+    def zeros(step: Pass) -> Numbers | None:
+        schedule = step.schedule
+        return None if schedule is None else schedule.zeros(program.read(step, memory))
+
+    return zeros

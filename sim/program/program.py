@@ -152,6 +152,29 @@ class Program:
         memory[self.input.offset : self.input.end] = pack_map(self.input, inputs)
         return memory
 
+    def read(self, step: Pass, memory: Bytes, first: int = 0) -> Maps:
+        """Give what a convolution reads, bytes [N, H, W, C] as its schedule has them.
+
+        Parameters
+        ----------
+        step : Pass
+        memory : uint8 array
+            The window, or a part of it with all that is read.
+        first : int
+            Offset of its first byte.
+
+        Raises
+        ------
+        CspError
+            The pass is a pooling alone.
+        """
+        if step.schedule is None:
+            raise CspError(f"{step.title}: a pooling has no schedule")
+        places = step.input.addresses - first
+        beats = memory[places[:, None] + np.arange(self.config.cols)]
+        shape = (step.schedule.images, *step.schedule.layer.geometry.in_shape)
+        return np.asarray(beats.reshape(shape))
+
     def value(self, name: str, memory: Bytes) -> Maps:
         """Give the value [N, H, W, C] of a node from the window.
 

@@ -14,6 +14,7 @@ from sim.workloads.shapes.layer import LayerShape
 from sim.workloads.shapes.resnet50 import resnet50
 from sim.workloads.shapes.transformer import transformer
 from sim.workloads.shapes.vgg16 import vgg16
+from sim.workloads.zeros import Zeros
 
 DATA = Path(__file__).parent / "data"
 #: Means of what is drawn where no table says it: assumed, in the middle of published networks.
@@ -35,6 +36,8 @@ class Work:
         Densities, 0 … 1: of weights, of the map that is read, of the map that is written.
     published : float, optional
         Density of the weights that others published, pruned without structure.
+    zeros : Zeros, optional
+        Where zeros are; if not given, they are drawn.
     """
 
     shape: LayerShape
@@ -42,6 +45,7 @@ class Work:
     inputs: float
     outputs: float
     published: float | None = None
+    zeros: Zeros | None = None
 
     def __post_init__(self) -> None:
         names = ["weights", "inputs", "outputs"]

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Zeros of a layer as masks, drawn anew each time: only one layer's are in memory."""
+"""Zeros of a layer as masks, drawn anew each time: only one layer's are in memory.
+
+Real ones (:mod:`sim.workloads.zeros`) take the place of drawn ones.
+"""
 
 import dataclasses
 import enum
@@ -44,7 +47,7 @@ def prunings(work: Work) -> tuple[Pruning, ...]:
 
 
 def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> Operands:
-    """Draw a layer's zeros at its densities; both prunings have the same activations.
+    """Give a layer's zeros, drawn at its densities or real; prunings have the same activations.
 
     Parameters
     ----------
@@ -68,12 +71,16 @@ def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> 
     if pruning is Pruning.CASCADE:
         for group, counts in enumerate(cascade(work, cols=cols, seed=seed)):
             weights[group] = draw.cascade_mask(counts, filters=filters, cols=cols)
+    elif work.zeros is not None:
+        weights = work.zeros.unstructured(density)
     else:
         rng = draw.generator(work.shape.name, pruning, seed=seed)
         for group in range(geometry.groups):
             weights[group] = draw.unstructured_mask(
                 rng, filters=filters, taps=taps, density=density
             )
+    if work.zeros is not None:
+        return Operands(weights=weights, inputs=work.zeros.inputs)
     inputs = draw.activation_mask(
         draw.generator(work.shape.name, "inputs", seed=seed),
         shape=geometry.in_shape,
@@ -83,7 +90,9 @@ def operands(work: Work, pruning: Pruning, *, cols: int = 32, seed: int = 0) -> 
 
 
 def cascade(work: Work, *, cols: int = 32, seed: int = 0) -> tuple[npt.NDArray[np.int64], ...]:
-    """Draw the counts of each group's taps, the same ones as those of :func:`operands`."""
+    """Give the counts of each group's taps, the same ones as those of :func:`operands`."""
+    if work.zeros is not None:
+        return tuple(work.zeros.counts(cols))
     geometry = work.shape.geometry
     rng = draw.generator(work.shape.name, Pruning.CASCADE, seed=seed)
     return tuple(

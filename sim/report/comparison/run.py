@@ -19,7 +19,8 @@ from sim.report.comparison.accelerators import OURS, RIVAL, accelerators
 from sim.report.comparison.record import Comparison, compare
 from sim.report.comparison.svg import number
 from sim.version import version
-from sim.workloads.catalogue import SHAPES, workload
+from sim.workloads.catalogue import SHAPES, Workload, workload
+from sim.workloads.real import REAL, real_workload
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Options:
 
 
 def named(names: Sequence[str]) -> tuple[str, ...]:
-    """Check the names, and give them, each once; all if there are none.
+    """Check the names, and give them, each once; all with drawn zeros if there are none.
 
     Raises
     ------
@@ -60,9 +61,14 @@ def named(names: Sequence[str]) -> tuple[str, ...]:
         There is no such network; the message names those that there are.
     """
     for name in names:
-        if name not in SHAPES:
-            raise CspError(f"no network {name!r}; there are {', '.join(SHAPES)}")
+        if name not in (*SHAPES, *REAL):
+            raise CspError(f"no network {name!r}; there are {', '.join((*SHAPES, *REAL))}")
     return tuple(dict.fromkeys(names)) or tuple(SHAPES)
+
+
+def load(name: str, seed: int) -> Workload:
+    """Give a network with drawn zeros, or one with real ones."""
+    return real_workload(name) if name in REAL else workload(name, seed=seed)
 
 
 def run(options: Options, console: Console) -> Comparison:
@@ -84,7 +90,7 @@ def run(options: Options, console: Console) -> Comparison:
         for name in names:
             with phases.phase(name) as tell:
                 record = compare(
-                    workload(name, seed=options.seed),
+                    load(name, options.seed),
                     tell,
                     config=config,
                     constants=constants,
