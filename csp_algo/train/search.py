@@ -185,14 +185,12 @@ def choose(
     CspError
         No pair loses so little, or a plan is out of range.
     """
-    plans: list[flow.Plan] = []
+    # All of them first: what is out of range should show before hours of training.
+    plans = [_varied(plan, axis, value, strength=each) for each in strengths for value in values]
     trials: list[Trial] = []
-    for strength in strengths:
-        for value in values:
-            varied = _varied(plan, axis, value, strength=strength)
-            plans.append(varied)
-            trials.append(attempt(recipe, varied, training, work=work))
-            write_table(trials, table)
+    for varied in plans:
+        trials.append(attempt(recipe, varied, training, work=work))
+        write_table(trials, table)
     chosen = best(trials, drop)
     place = trials.index(chosen)
     learnt = flow.learn(recipe, plans[place], training, work=work)
@@ -229,14 +227,13 @@ def ablate(
     for axis in axes:
         if axis not in AXES:
             raise CspError(f"{axis} cannot be varied; there are: {', '.join(AXES)}")
+    plans = [(axis, _varied(plan, axis, value)) for axis in axes for value in axes[axis]]
     trials: list[Trial] = []
     names: list[str] = []
-    for axis, values in axes.items():
-        for value in values:
-            varied = _varied(plan, axis, value)
-            trials.append(attempt(recipe, varied, training, work=work))
-            names.append(axis)
-            write_table(trials, table, axes=names)
+    for axis, varied in plans:
+        trials.append(attempt(recipe, varied, training, work=work))
+        names.append(axis)
+        write_table(trials, table, axes=names)
     return trials
 
 

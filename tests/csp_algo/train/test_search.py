@@ -168,6 +168,19 @@ def test_ablate(folder, monkeypatch):
     assert len(list((folder / "work").glob("aware-*.pt"))) == 6
 
 
+def test_what_is_out_of_range_shows_before_any_training(folder, monkeypatch, capsys):
+    monkeypatch.setattr(flow, "learn", lambda *_, **__: pytest.fail("training"))
+    given = ["--vary", "cols=2,4", "--vary", "acc_bits=24,99"]
+    assert commands.ablate(RECIPE, [*options(folder, "ablation.csv"), *given]) == 2
+    given = ["--strength", "0", "-1", "--quantile", "1"]
+    assert commands.choose(RECIPE, [*options(folder, "out"), *given]) == 2
+    ablation, choice = capsys.readouterr().err.splitlines()
+    assert "acc_bits" in ablation
+    assert "99" in ablation
+    assert "strength" in choice
+    assert "-1" in choice
+
+
 @pytest.mark.parametrize("method", Method)
 def test_methods(folder, method):
     out = folder / "out"
