@@ -35,6 +35,8 @@ ACCURACIES = (("int8", "after quantisation", 0), ("aware", "after aware fine-tun
 SHARES = (("words", "chunks stored", 4), ("sparsity", "zero weights", 1))
 #: Size of a chart, and the room between two.
 WIDTH, HEIGHT, GAP = 512, 250, 16
+#: Height of the line that says which colour is what, and the width of a name in it.
+LEGEND, NAME = 32, 190
 STYLE = """
 svg { font-family: system-ui, sans-serif; }
 text.tick { font-size: 11.5px; fill: #5d6964; }
@@ -105,7 +107,7 @@ def chart(axis: str, rows: Sequence[Row], columns: Sequence[tuple[str, str, int]
 def draw(rows: Sequence[Row]) -> str:
     """Give one SVG with two charts for each field that was varied."""
     fields = [(axis, list(group)) for axis, group in itertools.groupby(rows, lambda r: r["axis"])]
-    width, height = 2 * WIDTH + GAP, len(fields) * (HEIGHT + GAP)
+    width, height = 2 * WIDTH + GAP, LEGEND + len(fields) * (HEIGHT + GAP)
     style = STYLE + "".join(
         f".f{number} {{ fill: {colour}; }}\n"
         f".l{number} {{ stroke: {colour}; fill: none; stroke-width: 2; }}\n"
@@ -115,11 +117,18 @@ def draw(rows: Sequence[Row]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">',
         f"<style>{style}</style>",
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        *(
+            f'<circle cx="{side * (WIDTH + GAP) + place * NAME + 14}" cy="14" r="5" '
+            f'class="f{colour}"/><text x="{side * (WIDTH + GAP) + place * NAME + 26}" y="18" '
+            f'class="tick">{name}</text>'
+            for side, columns in enumerate((ACCURACIES, SHARES))
+            for place, (_, name, colour) in enumerate(columns)
+        ),
     ]
     for number, (axis, group) in enumerate(fields):
         for side, columns in enumerate((ACCURACIES, SHARES)):
             place = (
-                f'<svg x="{side * (WIDTH + GAP)}" y="{number * (HEIGHT + GAP)}" '
+                f'<svg x="{side * (WIDTH + GAP)}" y="{LEGEND + number * (HEIGHT + GAP)}" '
                 f'width="{WIDTH}" height="{HEIGHT}"'
             )
             parts.append(chart(axis, group, columns).replace("<svg", place, 1))
