@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-OURS, RIVAL = "csp-h", "sparten gb-h unstructured"
+from sim.report.comparison.accelerators import OURS, RIVAL
+
 #: What is counted besides: the areas at which CSP-H has another number of elements.
 EQUAL = "equal multipliers"
 ZEROS = "zero activations"

@@ -11,13 +11,15 @@ tools/environment.py .venv models``), and takes minutes.
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 from csp_algo.errors import CspError
 from sim.model.constants import Constants, Setting
 from sim.peers import csp_h, sparten
 from sim.peers.base import together
-from sim.peers.sparten import Balance
-from sim.workloads.catalogue import Workload
+from sim.peers.csp_h import Counted, CspH
+from sim.peers.sparten import Balance, SparTenCost
+from sim.workloads.catalogue import Work, Workload
 from sim.workloads.operands import Pruning, operands
 from sim.workloads.real import REAL, real_workload
 
@@ -26,17 +28,27 @@ HEAD = """\
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
-def line(workload: Workload, zeros: str, pruning: Pruning) -> str:
+def simulated(work: Work, pruning: Pruning) -> SparTenCost:
+    """Give what a layer costs on SparTen GB-H."""
+    masks = operands(work, pruning)
+    return sparten.simulate(work, masks, balances=(Balance.GB_H,))[Balance.GB_H]
+
+
+def line(workload: Workload, counted: Sequence[Counted], zeros: str, pruning: Pruning) -> str:
     """Give a line: densities, ratios of cycles, and of energies without and with refetch."""
     works = workload.works
     rival = sparten.network_cost(
         workload.name,
-        [sparten.simulate(work, operands(work, pruning))[Balance.GB_H] for work in works],
+        [simulated(work, pruning) for work in works],
     )
     cells = []
     for setting in Setting:
         constants = Constants(setting=setting)
-        ours = together(workload.name, csp_h.network_costs(workload, constants=constants))
+        costs = [
+            csp_h.priced(work, done, CspH(), constants, place)
+            for work, done, place in zip(works, counted, csp_h.places(workload), strict=True)
+        ]
+        ours = together(workload.name, costs)
         theirs = sparten.with_constants(rival, constants)
         ratios = [theirs.total(refetch=each) / ours.total(refetch=each) for each in (False, True)]
         cells.append(" … ".join(f"{ratio:.2f}" for ratio in ratios))
@@ -66,8 +78,9 @@ def main() -> int:
         works = tuple(dataclasses.replace(work, zeros=None) for work in real.works)
         drawn = dataclasses.replace(real, works=works)
         for zeros, workload in (("its own", real), ("drawn", drawn)):
+            counted = [csp_h.counted(work, CspH()) for work in workload.works]
             for pruning in (Pruning.UNSTRUCTURED, Pruning.CASCADE):
-                print(line(workload, zeros, pruning), flush=True)
+                print(line(workload, counted, zeros, pruning), flush=True)
     return 0
 
 

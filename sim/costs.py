@@ -76,10 +76,7 @@ class Meter:
         cycles = pass_cycles(step, Timing()).cycles
         if self.of is Of.CYCLES:
             return cycles
-        zeros = None
-        if step.schedule is not None:
-            zeros = actions.expected_zeros(step.schedule, density)
-        done, constants = actions.count(step, zeros), Constants()
+        done, constants = actions.count_expected(step, density), Constants()
         beats = done.input_beats + done.residual_beats + done.weight_beats + done.result_beats
         dram = constants.dram_byte * self.config.cols * beats
         return sum(energy(done, cycles, Core(config=self.config), constants).values()) + dram

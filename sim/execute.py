@@ -241,8 +241,7 @@ def _value(program: Program, step: Pass, outcome: CoreOutcome) -> Maps:
 def _work(step: Pass) -> tuple[int, ...]:
     """Give the cycles of a pass by what they are spent on, about."""
     schedule = step.schedule
-    maps = (step.input, step.output, *([] if step.residual is None else [step.residual]))
-    parts = (step.weight_beats, *(loops.total for loops in maps))
+    parts = (step.weight_beats, *(loops.total for loops in step.moved))
     return parts if schedule is None else (*parts, schedule.issued)
 
 

@@ -205,6 +205,12 @@ def line_turns(schedule: Schedule) -> int:
     return sum(alone if size == 1 else size * int(turns.sum()) for size in sizes)
 
 
+def count_expected(step: Pass, density: float) -> Actions:
+    """Count a pass over a map of which a share is not 0, wherever that is."""
+    schedule = step.schedule
+    return count(step, None if schedule is None else expected_zeros(schedule, density))
+
+
 def expected_zeros(schedule: Schedule, density: float) -> Floats:
     """Give how many pixels are expected to read a 0 with each surviving tap.
 

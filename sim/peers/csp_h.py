@@ -12,7 +12,7 @@ measured in ``docs/measurements.md``. Another model of cycles can be given.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from csp_algo.errors import check_int
 from csp_hw.map_memory import BANKS
 from sim.cosim.core.jobs import Timing
 from sim.model import actions
-from sim.model.actions import Actions, Numbers
+from sim.model.actions import Actions
 from sim.model.bound import pass_bound, tile_drains
 from sim.model.constants import Constants
 from sim.model.energy import Component, Core, energy
@@ -32,7 +32,6 @@ from sim.program.passes import Pass
 from sim.program.program import Program
 from sim.workloads.catalogue import Work, Workload
 from sim.workloads.network import network
-from sim.workloads.zeros import Zeros
 
 #: A bank of a memory of weights, which is not in the hardware but may be assumed.
 BANK = Memory(bytes=1024 * 1024, width_bits=256)
@@ -184,12 +183,10 @@ def counted(work: Work, config: CspH, *, seed: int = 0) -> Counted:
     built = config.core.config
     made = network(work, cols=built.cols, period=config.period or built.max_period, seed=seed)
     program = compile_network(made, built, config.images)
-    passes = program.passes
     clock = config.cycles or bound_cycles
     factor = work.shape.repeat / config.images
-    zeros = _expected(work) if work.zeros is None else _counting(program, work.zeros)
-    done = actions.together(actions.count(step, zeros(step)) for step in passes).scaled(factor)
-    return Counted(done, factor * sum(clock(step, config.timing) for step in passes))
+    done = actions.together(_counts(program, work)).scaled(factor)
+    return Counted(done, factor * sum(clock(step, config.timing) for step in program.passes))
 
 
 def priced(
@@ -341,23 +338,15 @@ def by_component(costs: Iterable[CspCost]) -> dict[Component, float]:
     return total
 
 
-def _expected(work: Work) -> Callable[[Pass], Numbers | None]:
-    """Give what tells how many zeros a pass is expected to read with each tap."""
-
-    def zeros(step: Pass) -> Numbers | None:
+def _counts(program: Program, work: Work) -> Iterator[Actions]:
+    """Count each pass, over a map with real zeros or with as many as are expected."""
+    if work.zeros is None:
+        for step in program.passes:
+            yield actions.count_expected(step, work.inputs)
+        return
+    shape = (program.images, *work.zeros.inputs.shape)
+    memory = program.memory(np.broadcast_to(work.zeros.inputs.astype(np.uint8), shape))
+    for step in program.passes:
         schedule = step.schedule
-        return None if schedule is None else actions.expected_zeros(schedule, work.inputs)
-
-    return zeros
-
-
-def _counting(program: Program, real: Zeros) -> Callable[[Pass], Numbers | None]:
-    """Give what counts the zeros that a pass reads with each tap, all images alike."""
-    shape = (program.images, *real.inputs.shape)
-    memory = program.memory(np.broadcast_to(real.inputs.astype(np.uint8), shape))
-
-    def zeros(step: Pass) -> Numbers | None:
-        schedule = step.schedule
-        return None if schedule is None else schedule.zeros(program.read(step, memory))
-
-    return zeros
+        zeros = None if schedule is None else schedule.zeros(program.read(step, memory))
+        yield actions.count(step, zeros)

@@ -88,6 +88,12 @@ class Pass:
         return f"{'layer' if self.kind is Kind.CONVOLVE else 'pool'} {self.nodes[0]}"
 
     @property
+    def moved(self) -> tuple[Loops, ...]:
+        """What is read and written of maps, on the chip or not."""
+        residual = () if self.residual is None else (self.residual,)
+        return self.input, self.output, *residual
+
+    @property
     def input_beats(self) -> int:
         """Beats that the port of the maps reads."""
         return self.input.outside
@@ -105,8 +111,7 @@ class Pass:
     @property
     def kept_beats(self) -> int:
         """Beats that are read from the map memory or written to it, and so are on no port."""
-        maps = (self.input, self.output, *([] if self.residual is None else [self.residual]))
-        return sum(loops.total for loops in maps if loops.on_chip)
+        return sum(loops.total for loops in self.moved if loops.on_chip)
 
     @property
     def weight_beats(self) -> int:

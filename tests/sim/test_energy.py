@@ -34,6 +34,17 @@ ALONE = Core(config=Core().config.replace(share=1))
 NONE = np.zeros(7)
 ONE = np.array([1.0, 0, 0, 0, 0, 0, 0])
 BIT = 0.0104
+#: Of which 60 % multiply, 2 runs a PE, one word of a bank.
+TEN_STEPS = Actions(
+    issued=10,
+    slots=10 * ELEMENTS,
+    multiplied=6 * ELEMENTS,
+    accumulated=7 * ELEMENTS,
+    runs=2 * ELEMENTS,
+    written=NONE,
+    read=ONE * ELEMENTS,
+    drained=NONE,
+)
 
 
 def flip_flops(text):
@@ -88,16 +99,7 @@ def test_bits_of_an_output_column_are_those_of_its_verilog():
 def test_elements_by_hand():
     """Ten steps of which 60 % multiply, 2 runs a PE, one word of a bank, and twelve cycles."""
     core = ALONE
-    actions = Actions(
-        issued=10,
-        slots=10 * ELEMENTS,
-        multiplied=6 * ELEMENTS,
-        accumulated=7 * ELEMENTS,
-        runs=2 * ELEMENTS,
-        written=NONE,
-        read=ONE * ELEMENTS,
-        drained=NONE,
-    )
+    actions = TEN_STEPS
     found = energy(actions, 12, core, MID)
     assert found[Component.MAC] == pytest.approx(0.54 * 6 * ELEMENTS)
     assert found[Component.GATED] == pytest.approx(0.5 * 0.54 * 4 * ELEMENTS)
@@ -149,17 +151,7 @@ def test_what_a_group_shares_by_hand():
     """The same in groups of 4 × 4, and a word drained of each of 32 rows' PEs."""
     core = Core()
     assert core.config.share == 4
-    actions = Actions(
-        issued=10,
-        slots=10 * ELEMENTS,
-        multiplied=6 * ELEMENTS,
-        accumulated=7 * ELEMENTS,
-        runs=2 * ELEMENTS,
-        written=NONE,
-        read=ONE * ELEMENTS,
-        drained=ONE * ELEMENTS,
-        sums=32,
-    )
+    actions = dataclasses.replace(TEN_STEPS, drained=ONE * ELEMENTS, sums=32)
     found = energy(actions, 12, core, MID)
     alone = energy(actions, 12, ALONE, MID)
     operands = 8 / 4 * 10 + (9 / 4 + 9 + 8) * 6
