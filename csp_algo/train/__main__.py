@@ -10,6 +10,7 @@ from csp_algo.train import (
     fashion_mnist,
     fashion_mnist_resnet8,
     fashion_mnist_resnet20,
+    fashion_mnist_resnet20_wide,
     fashion_mnist_wide,
 )
 from csp_algo.train.flow import Recipe
@@ -19,6 +20,7 @@ NETWORKS: dict[str, Callable[[], Recipe]] = {
     "fashion_mnist_wide": fashion_mnist_wide.recipe,
     "fashion_mnist_resnet8": fashion_mnist_resnet8.recipe,
     "fashion_mnist_resnet20": fashion_mnist_resnet20.recipe,
+    "fashion_mnist_resnet20_wide": fashion_mnist_resnet20_wide.recipe,
 }
 COMMANDS: dict[str, Callable[[Recipe, Sequence[str] | None], int]] = {
     "train": commands.train,

@@ -26,7 +26,9 @@ TARGETS = {
 }
 
 
-def build_model(*, size: int = 28, channels: int = 1, classes: int = 10) -> nn.Sequential:
+def build_model(
+    *, size: int = 28, channels: int = 1, classes: int = 10, width: int = 16, stride: int = 1
+) -> nn.Sequential:
     """Give the untrained network: a stem, three stages of three basic blocks, a mean, a linear.
 
     The ResNet-20 of He et al. (CVPR 2016, doi 10.1109/CVPR.2016.90, section 4.2) with a 1×1
@@ -35,23 +37,27 @@ def build_model(*, size: int = 28, channels: int = 1, classes: int = 10) -> nn.S
     Parameters
     ----------
     size : int
-        Side of the images in pixels, a multiple of 4.
+        Side of the images in pixels.
     channels, classes : int
         Input float[N, channels, size, size], output float[N, classes].
+    width : int
+        Filters of the stem and of the first stage; each later stage has twice as many.
+    stride : int
+        Of the stem.
     """
     parts: list[tuple[str, nn.Module]] = [
-        ("stem", nn.Conv2d(channels, 16, 3, padding=1, bias=False)),
-        ("norm", nn.BatchNorm2d(16)),
+        ("stem", nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)),
+        ("norm", nn.BatchNorm2d(width)),
         ("relu", nn.ReLU(inplace=True)),
     ]
-    inputs = 16
-    for stage, filters in enumerate((16, 32, 64), start=1):
+    inputs = width
+    for stage, filters in enumerate((width, 2 * width, 4 * width), start=1):
         for number, letter in enumerate("abc"):
-            stride = 2 if stage > 1 and number == 0 else 1
-            parts.append((f"block{stage}{letter}", BasicBlock(inputs, filters, stride=stride)))
+            block = BasicBlock(inputs, filters, stride=2 if stage > 1 and number == 0 else 1)
+            parts.append((f"block{stage}{letter}", block))
             inputs = filters
     parts += [
-        ("mean", nn.AvgPool2d(size // 4)),
+        ("mean", nn.AvgPool2d(-(-size // (4 * stride)))),
         ("flatten", nn.Flatten()),
         ("linear", nn.Linear(inputs, classes)),
     ]

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from csp_algo.train import commands, fashion_mnist, flow
+from csp_algo.train.method import Method
 
 #: Share of zeros for each pruned layer. The thin first convolution and the last layer are exempt.
-TARGETS = {"conv2": 0.2, "conv3": 0.3, "conv4": 0.45, "conv5": 0.65, "linear6": 0.86}
+TARGETS = {"conv2": 0.1, "conv3": 0.2, "conv4": 0.3, "conv5": 0.5, "linear6": 0.87}
 
 
 def build_model() -> nn.Sequential:
@@ -28,7 +29,14 @@ def build_model() -> nn.Sequential:
 
 def recipe() -> flow.Recipe:
     """Give what the flow needs to know of this network."""
-    plan = flow.Plan(targets=TARGETS, epochs=(3, 2, 5), strength=2e-3)
+    plan = flow.Plan(
+        targets=TARGETS,
+        period=32,
+        strength=2e-3,
+        method=Method.PREFIX,
+        epochs=(10, 4, 16),
+        aware=1,
+    )
     return flow.Recipe(name="fashion_mnist_wide", build=build_model, plan=plan)
 
 

@@ -447,7 +447,7 @@ class _Run:
         if self.group.first:
             for name, layer in pruned.items():
                 share = 100 * layer.sparsity
-                print(f"{name}: q {layer.q:.4f}  sparsity {share:.2f}", flush=True)
+                print(f"{name}: q {layer.q:.4g}  sparsity {share:.2f}", flush=True)
         right = schedule.accuracy(self.model, *self.validation, group=self.group)
         self._note(
             schedule.Row(

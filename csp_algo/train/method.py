@@ -6,7 +6,7 @@ import enum
 import numpy as np
 import numpy.typing as npt
 
-from csp_algo import cascade, chunkwise
+from csp_algo import cascade, chunkwise, prefix
 from csp_algo.train.regulariser import Penalty, cascade_regulariser, group_lasso
 
 
@@ -15,6 +15,8 @@ class Method(enum.StrEnum):
 
     #: CSP-A: the cascade's penalty and rule.
     CASCADE = "cascade"
+    #: The cascade's penalty; each tap keeps the prefix that is worth the most for its weights.
+    PREFIX = "prefix"
     #: Structured sparsity learning: group lasso over chunks, each chunk lives by itself.
     SSL = "ssl"
     #: Plain chunk pruning: no penalty, each chunk lives by itself.
@@ -23,11 +25,20 @@ class Method(enum.StrEnum):
     @property
     def penalty(self) -> Penalty | None:
         """What λ multiplies while training, if anything."""
-        penalties = {Method.CASCADE: cascade_regulariser, Method.SSL: group_lasso}
+        penalties = {
+            Method.CASCADE: cascade_regulariser,
+            Method.PREFIX: cascade_regulariser,
+            Method.SSL: group_lasso,
+        }
         return penalties.get(self)
 
     def strength(self, matrices: cascade.Weights, cols: int, target: float, name: str) -> float:
-        """Give q for a share of zeros; errors are those of the rule."""
+        """Give q for a share of zeros; errors are those of the rule.
+
+        The q of ``prefix`` is its price λ of a weight, in squared weights.
+        """
+        if self is Method.PREFIX:
+            return prefix.price_for_sparsity([matrices], cols, target, name=name)[0]
         rule = cascade if self is Method.CASCADE else chunkwise
         return rule.q_for_sparsity(matrices, cols, target, name=name)
 
@@ -35,8 +46,12 @@ class Method(enum.StrEnum):
         self, matrices: cascade.Weights, cols: int, q: float, name: str
     ) -> npt.NDArray[np.bool_]:
         """Give which weights [..., M, J] survive strength q; errors are those of the rule."""
+        cascade.check_strength(q, name)
         filters = matrices.shape[-2]
         if self is Method.CASCADE:
             counts = cascade.counts_at(matrices, cols, q, name=name)
             return cascade.mask_of(counts, filters, cols)
+        if self is Method.PREFIX:
+            worth = prefix.worths(matrices, cols, name=name)
+            return cascade.mask_of(prefix.counts_at(worth, q), filters, cols)
         return chunkwise.mask_of(chunkwise.alive_at(matrices, cols, q, name=name), filters, cols)

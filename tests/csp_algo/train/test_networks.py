@@ -12,7 +12,13 @@ from torch import nn
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input
 from csp_algo.quantize import quantise
-from csp_algo.train import export, fashion_mnist_resnet20, fashion_mnist_wide, pruner
+from csp_algo.train import (
+    export,
+    fashion_mnist_resnet20,
+    fashion_mnist_resnet20_wide,
+    fashion_mnist_wide,
+    pruner,
+)
 from csp_algo.train.layers import prunable, resolve
 from csp_algo.train.regulariser import model_regulariser
 from csp_algo.train.transformer import TinyTransformer
@@ -36,18 +42,25 @@ def test_resnet20_compiles_and_its_integers_follow_the_floats(size, channels):
     assert compiled(model, source) >= 22
 
 
-def test_the_wider_network_compiles_and_its_integers_follow_the_floats():
+@pytest.mark.parametrize(
+    ("network", "weights", "exempt"),
+    [
+        (fashion_mnist_wide, 598_672, {"conv1", "linear7"}),
+        (fashion_mnist_resnet20_wide, 1_080_864, {"stem", "linear"}),
+    ],
+)
+def test_wider_networks_compile_and_their_integers_follow_the_floats(network, weights, exempt):
     torch.manual_seed(1)
-    model = fashion_mnist_wide.build_model().eval()
+    model = network.build_model().eval()
     layers = prunable(model)
-    assert sum(layer.weight.numel() for layer in layers.values()) == 598_672
-    pruned = pruner.prune(model, fashion_mnist_wide.TARGETS, 8)
-    assert set(pruned) == set(layers) - {"conv1", "linear7"}
+    assert sum(layer.weight.numel() for layer in layers.values()) == weights
+    pruned = pruner.prune(model, network.TARGETS, 8)
+    assert set(pruned) == set(layers) - exempt
     pruner.release(model)
     zero = sum(int((layer.weight == 0).sum()) for layer in prunable(model).values())
-    assert zero > 0.8 * 598_672
+    assert zero > 0.8 * weights
     source = Input(name="image", shape=(28, 28, 1), dtype=ActDtype.UINT8, scale=1 / 255)
-    assert compiled(model, source) >= 7
+    assert compiled(model, source) >= len(layers)
 
 
 def compiled(model: nn.Sequential, source: Input) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("torch", reason="training needs the extra 'train': make trai
 import torch
 from torch import nn
 
-from csp_algo import cascade, prune
+from csp_algo import cascade, prefix, prune
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
@@ -77,6 +78,23 @@ def test_masks_are_those_of_the_numpy_pruner(seed, cols, target):
     mask = pruned.mask.numpy()
     np.testing.assert_array_equal(got, weights * mask)
     assert pruned.sparsity == pytest.approx(1 - mask.mean())
+    check_cascade(model, cols)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.floats(0.05, 0.8))
+def test_masks_of_the_best_prefixes_are_those_of_numpy(seed, cols, target):
+    rng = np.random.default_rng(seed)
+    model = nn.Sequential(module_of(random_geometry(rng, max_filters=12), rng))
+    weights = pruner.to_arrays(prunable(model)["0"])
+    try:
+        (counts,) = prefix.price_for_sparsity([weights], cols, target, name="0")[1]
+    except CspError as error:
+        with pytest.raises(CspError, match=re.escape(str(error))):
+            pruner.prune(model, {"0": target}, cols, method=Method.PREFIX)
+        return
+    pruner.prune(model, {"0": target}, cols, method=Method.PREFIX)
+    kept = cascade.mask_of(counts, weights.shape[1], cols)
+    np.testing.assert_array_equal(pruner.to_arrays(prunable(model)["0"]), weights * kept)
     check_cascade(model, cols)
 
 
