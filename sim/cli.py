@@ -15,7 +15,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from csp_algo.errors import CspError
-from csp_hw.config import PRESETS, BufferStyle, ConfigError
+from csp_hw.config import PRESETS, BufferStyle, ConfigError, CspConfig
+from csp_hw.config import preset as csp_preset
 from sim.version import version
 
 #: Exit codes beside 0.
@@ -81,7 +82,19 @@ OtherData = Annotated[
 MapBytes = Annotated[
     int, typer.Option(help="Map memory: bytes of maps that stay on the chip; a power of two.")
 ]
+AccBits = Annotated[
+    int | None, typer.Option(help="Width of a partial sum in bits, if not the preset's.")
+]
+MaxPeriod = Annotated[
+    int | None, typer.Option(help="Largest truncation period T in taps, if not the preset's.")
+]
 SimulatorName = Annotated[Simulator, typer.Option(help="What executes the Verilog.")]
+
+
+def _hardware(preset: str, **fields: object) -> CspConfig:
+    """Give a preset with other fields; None leaves one as it is."""
+    changed = {name: value for name, value in fields.items() if value is not None}
+    return csp_preset(preset).replace(**changed)
 
 
 def _print_version(wanted: bool) -> None:
@@ -194,15 +207,16 @@ def generate(
     style: Annotated[
         BufferStyle | None, typer.Option(help="Accumulation buffer, if not the preset's.")
     ] = None,
+    acc_bits: AccBits = None,
+    max_period: MaxPeriod = None,
     map_bytes: MapBytes = 0,
 ) -> None:
     """Write an accelerator as Verilog."""
-    from csp_hw import config as csp_config
     from csp_hw import generate as csp_generate
 
-    config = csp_config.preset(preset).replace(map_bytes=map_bytes)
-    if style is not None:
-        config = config.replace(style=style)
+    config = _hardware(
+        preset, style=style, acc_bits=acc_bits, max_period=max_period, map_bytes=map_bytes
+    )
     for path in csp_generate.generate(config, output):
         typer.echo(f"wrote {path}")
     reason = csp_generate.why_no_core(config)
@@ -216,14 +230,15 @@ def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     preset: PresetName = PRESET,
     images: ImageCount = IMAGES,
+    acc_bits: AccBits = None,
+    max_period: MaxPeriod = None,
     map_bytes: MapBytes = 0,
 ) -> None:
     """Make a network a program for software in C."""
     from csp_algo import container
-    from csp_hw import config as csp_config
     from sim import firmware as csp_firmware
 
-    config = csp_config.preset(preset).replace(map_bytes=map_bytes)
+    config = _hardware(preset, acc_bits=acc_bits, max_period=max_period, map_bytes=map_bytes)
     program, files = csp_firmware.compile_files(container.load(file), config, images, output)
     for path in files:
         typer.echo(f"wrote {path}")
@@ -269,6 +284,8 @@ def run_network(
     rate: Annotated[
         int | None, typer.Option(help="Bytes a cycle of each memory port, if not whole beats.")
     ] = None,
+    acc_bits: AccBits = None,
+    max_period: MaxPeriod = None,
     map_bytes: MapBytes = 0,
     copies: Annotated[
         bool,
@@ -283,15 +300,15 @@ def run_network(
 
     from sim import run as csp_run
 
+    config = _hardware(preset, acc_bits=acc_bits, max_period=max_period, map_bytes=map_bytes)
     options = csp_run.Options(
         network=network,
         images=images,
-        preset=preset,
+        config=config,
         simulator=simulator.value,
         data=data,
         latency=latency,
         rate=rate,
-        map_bytes=map_bytes,
         copies=copies,
     )
     if not csp_run.run(options, Console()):

@@ -167,10 +167,16 @@ def load_images(path: Path, count: int, source: Input) -> Images:
 
 
 def fitted(network: Network, config: CspConfig) -> Network:
-    """Give the network in the form that an array needs; compressed anew only if it must be."""
+    """Give the network in the form that an array needs; compressed anew only if it must be.
+
+    Where partial sums are rounded the results depend on T, so that it stays if the array allows it.
+    """
     if network.cols == config.cols and network.period <= config.max_period:
         return network
-    return container.repack(network, config.cols, config.max_period)
+    period = config.max_period
+    if any(layer.acc_shift for layer in network.layers()):
+        period = min(network.period, period)
+    return container.repack(network, config.cols, period)
 
 
 def kind_of(node: Layer | Pool) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from csp_algo import container
 from csp_algo.errors import CspError
-from csp_hw.config import preset
+from csp_hw.config import CspConfig
 from sim import demo, execute
 from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound
@@ -26,27 +26,25 @@ class Options:
     network : Path
     images : int
         How many of the first ones.
-    preset, simulator : str
+    config : CspConfig
+    simulator : str
     data : Path, optional
         Images and labels, if not those of the demo.
     latency : int
         Of the memory: cycles from an address to its first beat, and from the last to its answer.
     rate : int, optional
         Bytes a cycle of each port of the memory; whole beats if not given.
-    map_bytes : int
-        Of the core's map memory.
     copies : bool
         Maps on the chip are copied to memory and compared.
     """
 
     network: Path
     images: int
-    preset: str
+    config: CspConfig
     simulator: str
     data: Path | None
     latency: int
     rate: int | None
-    map_bytes: int = 0
     copies: bool = True
 
 
@@ -58,7 +56,7 @@ def run(options: Options, console: Console) -> bool:
     CspError
         Something does not fit, a tool is missing, or the core reports an error.
     """
-    config = preset(options.preset).replace(map_bytes=options.map_bytes)
+    config = options.config
     network = demo.fitted(container.load(options.network), config)
     images = demo.load_images(options.data or demo.IMAGES, options.images, network.input)
     if options.rate is not None and config.cols % options.rate:

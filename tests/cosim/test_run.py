@@ -53,6 +53,16 @@ def test_network(name, capsys):
     assert "2 of 2 images right, on the core as in the golden model" in out
 
 
+@pytest.mark.soak
+def test_sums_of_eight_bits(capsys):
+    """A network that was trained for them, with its own T."""
+    options = ("--images", 2, "--acc-bits", 8, "--max-period", 32)
+    assert csp("run", path_of("fashion_mnist_wide"), *options) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"[\d,]+ output integers in memory, all equal to the golden model", out)
+    assert "2 of 2 images right, on the core as in the golden model" in out
+
+
 def test_maps_on_the_chip(capsys):
     arguments = ("run", path_of(NAMES[1]), "--images", 1, "--map-bytes", 1 << 16)
     assert csp(*arguments) == 0
@@ -152,6 +162,7 @@ def test_an_error_of_the_core_is_told(built):
         (["--rate", "3"], "csp: --rate must divide 8 bytes, not 3"),
         (["--images", "0"], "csp: --images must be 1 … 256, not 0"),
         (["--preset", "none"], "csp: unknown preset 'none'"),
+        (["--acc-bits", "7"], "csp: acc_bits must be 8 … 32, not 7"),
         (["--map-bytes", "1"], "csp: map_bytes must be 0 or 8192 … 16777216, not 1"),
     ],
 )

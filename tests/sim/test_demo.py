@@ -275,6 +275,16 @@ def test_network_is_repacked_only_if_it_must_be(network):
     assert demo.fitted(network, TINY.replace(max_period=2)).period == 2
 
 
+def test_where_sums_are_rounded_the_period_stays_if_it_can(network):
+    nodes = tuple(
+        dataclasses.replace(node, acc_shift=1) if isinstance(node, Layer) else node
+        for node in network.nodes
+    )
+    rounded = dataclasses.replace(network, nodes=nodes, period=4)
+    assert demo.fitted(rounded, TINY.replace(cols=8)).period == 4
+    assert demo.fitted(rounded, TINY.replace(cols=8, max_period=2)).period == 2
+
+
 def kind(**geometry):
     rng = np.random.default_rng(0)
     fields = {"in_shape": (4, 4, 2), "filters": 2} | geometry
