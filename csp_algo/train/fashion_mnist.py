@@ -7,7 +7,6 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -59,10 +58,5 @@ def recipe() -> flow.Recipe:
     return flow.Recipe(name="fashion_mnist", build=build_model, plan=plan, samples=256)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the result is the exit status."""
-    return commands.train(recipe(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.train(recipe()))

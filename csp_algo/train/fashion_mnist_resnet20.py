@@ -8,7 +8,6 @@ images, too.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -70,10 +69,5 @@ def recipe() -> flow.Recipe:
     return flow.Recipe(name="fashion_mnist_resnet20", build=build_model, plan=plan)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the result is the exit status."""
-    return commands.train(recipe(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.train(recipe()))

@@ -6,7 +6,6 @@ stride 2: about as much to multiply, four times the weights.
 """
 
 import sys
-from collections.abc import Sequence
 
 from torch import nn
 
@@ -46,10 +45,5 @@ def recipe() -> flow.Recipe:
     return flow.Recipe(name="fashion_mnist_resnet20_wide", build=build_model, plan=plan)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the result is the exit status."""
-    return commands.train(recipe(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.train(recipe()))

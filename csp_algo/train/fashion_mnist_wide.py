@@ -7,7 +7,6 @@ same budget.
 """
 
 import sys
-from collections.abc import Sequence
 
 from torch import nn
 
@@ -40,10 +39,5 @@ def recipe() -> flow.Recipe:
     return flow.Recipe(name="fashion_mnist_wide", build=build_model, plan=plan)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the result is the exit status."""
-    return commands.train(recipe(), arguments)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(commands.train(recipe()))

@@ -46,12 +46,13 @@ class Method(enum.StrEnum):
         self, matrices: cascade.Weights, cols: int, q: float, name: str
     ) -> npt.NDArray[np.bool_]:
         """Give which weights [..., M, J] survive strength q; errors are those of the rule."""
-        cascade.check_strength(q, name)
         filters = matrices.shape[-2]
+        if self in (Method.SSL, Method.CHUNK):
+            alive = chunkwise.alive_at(matrices, cols, q, name=name)
+            return chunkwise.mask_of(alive, filters, cols)
         if self is Method.CASCADE:
             counts = cascade.counts_at(matrices, cols, q, name=name)
-            return cascade.mask_of(counts, filters, cols)
-        if self is Method.PREFIX:
-            worth = prefix.worths(matrices, cols, name=name)
-            return cascade.mask_of(prefix.counts_at(worth, q), filters, cols)
-        return chunkwise.mask_of(chunkwise.alive_at(matrices, cols, q, name=name), filters, cols)
+        else:
+            cascade.check_strength(q, name)
+            counts = prefix.counts_at(prefix.worths(matrices, cols, name=name), q)
+        return cascade.mask_of(counts, filters, cols)

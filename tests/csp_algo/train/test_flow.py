@@ -12,7 +12,7 @@ from torch import nn
 
 from csp_algo import container
 from csp_algo.compress import counts_of
-from csp_algo.train import fashion_mnist, fashion_mnist_resnet8
+from csp_algo.train import commands, fashion_mnist, fashion_mnist_resnet8
 from tests.csp_algo.train.small import striped, write_idx
 
 
@@ -46,7 +46,7 @@ class TestFlow:
     def run(script: ModuleType, directory: Path, out: str, *more: str) -> Path:
         target = directory / out
         options = ["--data", str(directory), "--out", str(target), "--validation", "80"]
-        status = script.main([*options, "--epochs", "2", "1", "2", *more])
+        status = commands.train(script.recipe(), [*options, "--epochs", "2", "1", "2", *more])
         assert status == 0
         return target
 
@@ -109,5 +109,5 @@ class TestFlow:
     )
     def test_refusals(self, script, directory, capsys, arguments, message):
         options = ["--data", str(directory), "--out", str(directory / "out")]
-        assert script.main([*options, *arguments]) == 2
+        assert commands.train(script.recipe(), [*options, *arguments]) == 2
         assert message in capsys.readouterr().err
