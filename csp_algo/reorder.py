@@ -16,9 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_algo import prefix
-from csp_algo.compress import compress
-from csp_algo.geometry import Scalar
-from csp_algo.network import AvgPool, Concat, Flatten, Layer, MaxPool, Network
+from csp_algo.network import AvgPool, Concat, Flatten, MaxPool
 from csp_algo.quantize import FloatLayer, FloatNetwork, FloatNode, order_of
 
 Indices = npt.NDArray[np.int64]
@@ -40,10 +38,10 @@ class Channels:
 
     Parameters
     ----------
-    network : Network or FloatNetwork
+    network : FloatNetwork
     """
 
-    def __init__(self, network: Network | FloatNetwork) -> None:
+    def __init__(self, network: FloatNetwork) -> None:
         self._parts: dict[str, tuple[_Part, ...]] = {}
         self._pixels: dict[str, int] = {}
         self._roots: dict[str, str] = {}
@@ -77,7 +75,7 @@ class Channels:
     def _add(self, name: str, parts: tuple[_Part, ...], pixels: int) -> None:
         self._parts[name], self._pixels[name] = parts, pixels
 
-    def _node(self, node: FloatNode | Layer, pixels: int) -> None:
+    def _node(self, node: FloatNode, pixels: int) -> None:
         source = node.sources[0]
         match node:
             case MaxPool() | AvgPool():
@@ -99,7 +97,7 @@ class Channels:
                 parts.append(_Part(len(self.order(name, {})), None))
         self._add(node.name, tuple(parts), 1)
 
-    def _layer(self, layer: FloatLayer | Layer) -> None:
+    def _layer(self, layer: FloatLayer) -> None:
         shape = layer.geometry
         self._roots[layer.name] = layer.name
         self._add(layer.name, (_Part(shape.filters, layer.name),), 1)
@@ -229,34 +227,18 @@ def reorder_floats(network: FloatNetwork, orders: Orders) -> FloatNetwork:
 
     def moved(layer: FloatLayer) -> FloatLayer:
         order = orders.of(layer.name)
+        weights = np.asarray(layer.weights)[order]
+        # The channels of grouped layers are in place, those of depthwise ones are their filters.
+        if layer.geometry.groups == 1:
+            weights = weights[:, orders.of(layer.input)]
         return dataclasses.replace(
             layer,
-            weights=_moved_weights(np.asarray(layer.weights), layer, orders),
+            weights=weights,
             bias=layer.bias[order],
             filter_order=order_of(layer)[order],
         )
 
     nodes = (moved(node) if isinstance(node, FloatLayer) else node for node in network.nodes)
-    return dataclasses.replace(network, nodes=tuple(nodes))
-
-
-def reorder_integers(network: Network, orders: Orders) -> Network:
-    """Give the network with filters and taps in the orders of its maps, compressed anew."""
-
-    def moved(layer: Layer) -> Layer:
-        order, shape = orders.of(layer.name), layer.geometry
-        weights = _moved_weights(shape.matrices_to_weights(layer.weights()), layer, orders)
-        matrices = shape.weights_to_matrices(weights)
-        return dataclasses.replace(
-            layer,
-            matrices=tuple(compress(each, network.cols, network.period) for each in matrices),
-            bias=layer.bias[order],
-            mult=layer.mult[order],
-            shift=layer.shift[order],
-            filter_order=layer.filter_order[order],
-        )
-
-    nodes = (moved(node) if isinstance(node, Layer) else node for node in network.nodes)
     return dataclasses.replace(network, nodes=tuple(nodes))
 
 
@@ -275,15 +257,6 @@ def reorder_moments(
         else:
             moved[layer.name] = values
     return moved
-
-
-def _moved_weights(
-    weights: npt.NDArray[Scalar], layer: FloatLayer | Layer, orders: Orders
-) -> npt.NDArray[Scalar]:
-    """Give weights [M, C / groups, …] with filters and channels moved."""
-    moved = weights[orders.of(layer.name)]
-    # The channels of grouped layers are in place, those of depthwise ones are their filters.
-    return moved if layer.geometry.groups > 1 else moved[:, orders.of(layer.input)]
 
 
 def unit(matrix: Floats, moments: Floats | None) -> Floats:
