@@ -4,7 +4,6 @@
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -110,8 +109,6 @@ def run_layers(
     jobs: Sequence[LayerJob],
     *,
     stress: Callable[[int], Stress | None] | None = None,
-    patience: int | None = None,
-    wave: Path | None = None,
     report: Report | None = None,
 ) -> Iterator[LayerRun]:
     """Run layers in one simulator process; give each when it is done.
@@ -125,10 +122,6 @@ def run_layers(
     jobs : sequence of LayerJob
     stress : callable, optional
         Gives what disturbs the streams for the number of a group, counted over all layers.
-    patience : int, optional
-        Cycles without a beat on any stream after which the engine is taken to hang.
-    wave : Path, optional
-        Where to write a waveform of everything.
     report : callable, optional
         Told how far the work is, several times a second.
 
@@ -157,7 +150,7 @@ def run_layers(
             with located(f"layer {schedule.layer.name}"):
                 yield job_of(schedule, piece.job.inputs, stressed(number), residual=residual)
 
-    outcomes = run_jobs(build, orders(), wave=wave, patience=patience, progress=tell)
+    outcomes = run_jobs(build, orders(), progress=tell)
     number = 0
     try:
         for group in groups:

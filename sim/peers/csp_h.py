@@ -216,11 +216,15 @@ def priced(
 
 
 def network_costs(
-    network_: Workload, *, config: CspH | None = None, constants: Constants | None = None
+    network_: Workload,
+    *,
+    config: CspH | None = None,
+    constants: Constants | None = None,
+    seed: int = 0,
 ) -> list[CspCost]:
-    """Give the costs of a network's layers, each in its place."""
+    """Give the costs of a network's layers, each in its place; see :func:`cost`."""
     return [
-        cost(work, config=config, constants=constants, place=place)
+        cost(work, config=config, constants=constants, place=place, seed=seed)
         for work, place in zip(network_.works, places(network_), strict=True)
     ]
 

@@ -20,9 +20,6 @@ from sim.program.windows import Window, furthest
 from sim.schedule import Schedule
 from sim.tiling import Arrival
 
-#: Bytes of the parameters of a filter, and of an entry of the list of tiles.
-PARAMS_BYTES, TILE_BYTES = 8, 4
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Pass:

@@ -196,10 +196,6 @@ class Program:
             if name in values
         }
 
-    def passes_of(self, node: str) -> tuple[Pass, ...]:
-        """Give the passes that take part in computing a node."""
-        return tuple(step for step in self.passes if node in step.nodes)
-
     def places(self) -> tuple[PlaceRecord, ...]:
         """Give the table of the maps, parts of others and other views included."""
         records = []

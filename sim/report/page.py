@@ -71,11 +71,11 @@ def grouped(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def percent(share: float, digits: int = 1) -> str:
+def percent(share: float) -> str:
     """Write a share as a percentage; what is not all never rounds up to 100."""
-    text = f"{100 * share:.{digits}f}"
-    if share < 1 and float(text) >= 100:
-        text = f"{100 - 10**-digits:.{digits}f}"
+    text = f"{100 * share:.1f}"
+    if share < 1 and text == "100.0":
+        text = "99.9"
     return text + "\u202f%"
 
 

@@ -49,9 +49,9 @@ def extend(times: "array[int]", more: Times) -> None:
     times.frombytes(more.tobytes())
 
 
-def since(times: "array[int]", first: int, stop: int | None = None) -> Times:
-    """Give a part of a log as int64."""
-    part = times[first:stop]
+def since(times: "array[int]", first: int) -> Times:
+    """Give the end of a log as int64."""
+    part = times[first:]
     return np.frombuffer(part, dtype=np.int64) if part else np.empty(0, dtype=np.int64)
 
 

@@ -58,8 +58,8 @@ def built(machine: CspH, **changes: Any) -> CspH:
     return core(machine, config=machine.core.config.replace(**changes))
 
 
-def _core(name: str, *, kind: Kind = Kind.HARDWARE, weaker: bool = False, **changes: Any) -> Lever:
-    return Lever(name=name, kind=kind, pull=lambda c: core(c, **changes), weaker=weaker)
+def _core(name: str, *, kind: Kind = Kind.HARDWARE, **changes: Any) -> Lever:
+    return Lever(name=name, kind=kind, pull=lambda c: core(c, **changes))
 
 
 def _sums(bits: int, *, weaker: bool = False) -> Lever:

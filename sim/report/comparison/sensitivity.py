@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from csp_algo.errors import CspError
 from csp_hw.config import ConfigError
-from sim.model.constants import DRAM_BIT, Constants
+from sim.model.constants import Constants
 from sim.peers import csp_h
 from sim.peers.base import Cost, Part, together
 from sim.peers.csp_h import CspH
@@ -119,10 +119,7 @@ def sweep(
     for value in sorted({*parameter.values, usual}):
         try:
             built = parameter.build(config, value)
-            costs = [
-                csp_h.cost(work, config=built, constants=constants, place=place, seed=seed)
-                for work, place in zip(network.works, csp_h.places(network), strict=True)
-            ]
+            costs = csp_h.network_costs(network, config=built, constants=constants, seed=seed)
         except (ConfigError, CspError) as error:
             points.append(Point(value=value, reason=str(error)))
             continue
@@ -139,8 +136,3 @@ def dram(totals: Mapping[str, Cost], bits: Sequence[float] = DRAM_BITS) -> dict[
         moved = 8 * cost.traffic.bytes(refetch=True)
         found[key] = [core + bit * moved for bit in bits]
     return found
-
-
-def usual_dram(constants: Constants) -> float:
-    """Give the energy of a bit of DRAM that stands everywhere else, pJ."""
-    return DRAM_BIT.at(constants.setting)

@@ -94,13 +94,13 @@ def nice_ticks(high: float, most: int = 6) -> list[float]:
     return [step * index for index in range(math.floor(high / step * 1.000001) + 1)]
 
 
-def linear(label: str, high: float, *, low: float = 0.0, most: int = 6) -> Axis:
-    """Give a linear axis that ends at a round value."""
+def linear(label: str, high: float, *, most: int = 6) -> Axis:
+    """Give a linear axis from 0 to a round value."""
     ticks = nice_ticks(high, most)
     if ticks[-1] < high:
         ticks.append(ticks[-1] + (ticks[1] if len(ticks) > 1 else high))
     return Axis(
-        label=label, low=low, high=ticks[-1], ticks=tuple((tick, short(tick)) for tick in ticks)
+        label=label, low=0.0, high=ticks[-1], ticks=tuple((tick, short(tick)) for tick in ticks)
     )
 
 
@@ -147,7 +147,7 @@ def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
     return head + "".join(parts) + "</svg>"
 
 
-def bars(rows: Sequence[Bar], *, label: str, unit: str, names: int = 258) -> str:
+def bars(rows: Sequence[Bar], *, label: str, unit: str) -> str:
     """Draw horizontal bars of parts, one below the other.
 
     Parameters
@@ -157,10 +157,9 @@ def bars(rows: Sequence[Bar], *, label: str, unit: str, names: int = 258) -> str
         For those who cannot see it.
     unit : str
         Of the lengths.
-    names : int
-        Room for the names.
     """
-    line, height, ends = 30, 17, 132
+    # Room for names on the left, for values on the right.
+    line, height, names, ends = 30, 17, 258, 132
     axis = linear(unit, max((row.length for row in rows), default=0.0))
     room = WIDTH - names - ends
     bottom = line * len(rows) + 4
