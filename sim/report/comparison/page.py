@@ -388,7 +388,6 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {
         "PARTS": PARTS,
-        "Part": Part,
         "LIMITS": LIMITS,
         "MILLI": MILLI,
         "OURS": OURS,
@@ -408,7 +407,6 @@ def _environment() -> jinja2.Environment:
         "chip": chip,
         "part_of": csp_h.PARTS,
         "sweep_chart": sweep_chart,
-        "relative": relative,
         "dram_chart": dram_chart,
         "dram_legend": dram_legend,
         "dram_rows": dram_rows,
