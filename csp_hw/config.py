@@ -196,7 +196,7 @@ class CspConfig:
         Raises
         ------
         ConfigError
-            rows or cols is no power of two, or L does not divide cols.
+            rows or cols is no power of two, there is one row only, or L exceeds cols.
         """
         for name in ("rows", "cols"):
             if not _power_of_two(getattr(self, name)):
