@@ -19,8 +19,6 @@ from csp_hw.config import (
 
 #: A layer has at most 2^24 − 1 tiles.
 TILE_BITS = 24
-
-
 #: Extent of a map in pixels: H and W are 1 … 4,095.
 EXTENT_BITS = 12
 #: Images of a batch: 1 … 65,535.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One processing element: multiply, accumulate a run, round it into the accumulation buffer."""
+"""Processing elements: multiply, add up a run, round it into the accumulation buffer; in groups."""

@@ -75,7 +75,7 @@ class Component(enum.StrEnum):
     FEEDER = "feeder"
     WEIGHT_BUFFER = "weight and count buffer"
     PORTS = "queues of the ports"
-    #: Memories of maps and weights that the hardware does not have.
+    #: Of maps (``CspConfig.map_bytes``), and of weights, which the hardware does not have.
     MEMORY = "memory instead of DRAM"
     OUTPUT = "output stage"
     #: Multipliers whose operands are held, for an activation that is zero.

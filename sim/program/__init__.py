@@ -11,8 +11,10 @@
 ``pooling``   what the pooler is told
 ``plan``      the passes of each node, before anything has an address
 ``passes``    one pass: its descriptor, and the beats that it moves
+``kept``      which maps stay in the core's map memory, and where
 ``memory``    the areas of the window
 ``compiler``  from a network to a program
 ``program``   the result
+``files``     the result as files for software that has no Python
 ============  =====================================================================================
 """
