@@ -15,11 +15,12 @@ from csp_algo.network import Flatten, Input, MaxPool, Network
 from csp_hw.check import CHECKS
 from csp_hw.config import preset
 from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
-from sim import cli, demo, firmware, golden
+from sim import demo, firmware, golden
 from sim.cosim.firmware import build_firmware
 from sim.program import files
 from sim.program.compiler import compile_network
 from tests import strategies
+from tests.command import csp
 
 TINY = preset("tiny_4x4")
 COUNT = 3
@@ -198,12 +199,6 @@ def test_differences_are_counted(expected):
 
 
 # --- The command line -----------------------------------------------------------------------------
-
-
-def csp(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(argument) for argument in arguments])
-    return exit_.value.code or 0
 
 
 @pytest.fixture

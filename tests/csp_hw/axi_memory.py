@@ -24,6 +24,16 @@ def word(address, data_bytes):
     return int.from_bytes(bytes(content(address + n) for n in range(data_bytes)), "little")
 
 
+def run_of(offset, beats):
+    """Give a run of beats as a client of a manager asks for it."""
+    return {"offset": offset, "beats": beats, "last": 0}
+
+
+def in_a_row(cycles):
+    """Whether something happened in each cycle from the first to the last."""
+    return cycles == list(range(cycles[0], cycles[0] + len(cycles)))
+
+
 def okay(_address):
     """Give the response of a memory without faults."""
     return 0

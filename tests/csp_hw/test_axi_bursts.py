@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 
 from csp_hw.axi.bursts import BurstPlanner
 from csp_hw.axi.ports import PAGE_BYTES
+from tests.csp_hw.axi_memory import run_of
 from tests.csp_hw.bench import Sink, Source, chance, rng_of, simulate
 
 EVERYTHING = {"size": 2**32}
-
-
-def run_of(offset, beats):
-    return {"offset": offset, "beats": beats, "last": 0}
 
 
 def stretches(runs, data_bytes):

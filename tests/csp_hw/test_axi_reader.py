@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 
 from csp_hw.axi.ports import Fault
 from csp_hw.axi.reader import OUTSTANDING, ReadManager, longest_burst
-from tests.csp_hw.axi_memory import ReadMemory, word
+from tests.csp_hw.axi_memory import ReadMemory, in_a_row, run_of, word
 from tests.csp_hw.bench import Sink, Source, between, chance, pick, rng_of, simulate
 
 BASE = 0x12_3456_7000
 SIZE = 1 << 20
-
-
-def run_of(offset, beats):
-    return {"offset": offset, "beats": beats, "last": 0}
 
 
 def words_of(runs, data_bytes=8):
@@ -97,10 +93,6 @@ def test_any(data_bytes, depths, latency, streams, gaps, seed):
 
 
 # --- Speed ----------------------------------------------------------------------------------------
-
-
-def in_a_row(cycles):
-    return cycles == list(range(cycles[0], cycles[0] + len(cycles)))
 
 
 def test_latencies():

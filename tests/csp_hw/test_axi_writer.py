@@ -10,17 +10,13 @@ from hypothesis import strategies as st
 
 from csp_hw.axi.ports import Fault
 from csp_hw.axi.writer import OUTSTANDING, WriteManager
-from tests.csp_hw.axi_memory import WriteMemory
+from tests.csp_hw.axi_memory import WriteMemory, in_a_row, run_of
 from tests.csp_hw.bench import Source, between, chance, pick, rng_of, simulate
 
 BASE = 0x7654_3210_F000
 SIZE = 1 << 20
 #: Cycles after everything is written in which something more would show.
 AFTERMATH = 30
-
-
-def run_of(offset, beats):
-    return {"offset": offset, "beats": beats, "last": 0}
 
 
 def random_runs(rng, count, data_bytes=8):
@@ -126,10 +122,6 @@ def test_runs_of_no_beats_write_nothing():
 
 
 # --- Speed and joining ----------------------------------------------------------------------------
-
-
-def in_a_row(cycles):
-    return cycles == list(range(cycles[0], cycles[0] + len(cycles)))
 
 
 def test_latencies():

@@ -15,7 +15,7 @@ from csp_hw.axi.reader import ReadManager
 from csp_hw.axi.writer import WriteManager
 from csp_hw.config import preset
 from csp_hw.map_memory import BANKS, READ_LATENCY, WRITE_LATENCY, MapMemory
-from tests.csp_hw.axi_memory import ReadMemory, WriteMemory, word
+from tests.csp_hw.axi_memory import ReadMemory, WriteMemory, in_a_row, run_of, word
 from tests.csp_hw.bench import Sink, Source, between, chance, pick, rng_of, simulate
 
 TINY = preset("tiny_4x4")
@@ -42,10 +42,6 @@ class Ports(Elaboratable):
         for name in ("inputs", "residual", "results"):
             wiring.connect(m, getattr(self, name).local, getattr(self.kept, name))
         return m
-
-
-def run_of(offset, beats):
-    return {"offset": offset, "beats": beats, "last": 0}
 
 
 def random_beats(rng, runs, config):
@@ -230,10 +226,6 @@ def test_any(cols, gaps, latency, seed):
 
 
 # --- Speed ----------------------------------------------------------------------------------------
-
-
-def in_a_row(cycles):
-    return cycles == list(range(cycles[0], cycles[0] + len(cycles)))
 
 
 def speed(config, inputs, residual, *, beats=200):

@@ -16,15 +16,9 @@ from csp_hw.config import PRESETS, ConfigError
 from sim import cli
 from sim.version import version
 from tests import strategies
+from tests.command import csp
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def csp(*arguments):
-    """Run the command line in this process; give its exit code."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(argument) for argument in arguments])
-    return exit_.value.code or 0
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from sim.workloads import catalogue
 from sim.workloads.catalogue import Work, Workload
 from sim.workloads.operands import Pruning, operands
 from sim.workloads.shapes.layer import LayerShape
+from tests.command import csp
 from tests.sim.pages import check_self_contained, parse, words
 
 SHAPES = (
@@ -345,12 +346,6 @@ def test_json_has_everything(record, network):
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setitem(catalogue.SHAPES, "small", lambda: SHAPES[-1:])
-
-
-def csp(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(argument) for argument in arguments])
-    return exit_.value.code or 0
 
 
 @pytest.mark.usefixtures("small")

@@ -13,18 +13,13 @@ from csp_algo.integers import ActDtype
 from csp_algo.network import AvgPool, Flatten, Input, Layer, MaxPool, Network
 from csp_hw.config import preset
 from csp_hw.counters import SPENT
-from sim import cli, demo
+from sim import demo
 from sim.report import model
 from tests import strategies
+from tests.command import csp
 
 TINY = preset("tiny_4x4")
 SOURCE = Input(name="input", shape=(5, 5, 2), dtype=ActDtype.UINT8, scale=1.0)
-
-
-def csp(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(argument) for argument in arguments])
-    return exit_.value.code or 0
 
 
 @pytest.fixture(scope="module")

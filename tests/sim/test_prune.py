@@ -12,19 +12,14 @@ from csp_algo.onnx import witness
 from csp_algo.onnx.importer import import_graph
 from csp_algo.prune import Rule
 from csp_hw.config import preset
-from sim import cli, golden
+from sim import golden
 from sim import prune as csp_prune
 from sim.cosim.core.jobs import Timing
 from sim.costs import Of
 from sim.model.core.passes import pass_cycles
 from sim.program.compiler import compile_network
+from tests.command import csp
 from tests.csp_algo.graphs import Graph
-
-
-def csp(*arguments):
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(argument) for argument in arguments])
-    return exit_.value.code or 0
 
 
 @pytest.fixture
