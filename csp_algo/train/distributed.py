@@ -123,16 +123,18 @@ def _normalise(self: nn.BatchNorm1d | nn.BatchNorm2d, x: torch.Tensor) -> torch.
     """Give what batch normalisation gives, with the statistics of all processes' batches."""
     axes = [axis for axis in range(x.ndim) if axis != 1]
     count = x.numel() // x.shape[1] * distributed.get_world_size()
-    mean = _Total.apply(x.sum(axes)) / count
+    # Layers may give bfloat16; statistics stay float32, as PyTorch's own do.
+    wide = x.to(self.running_mean.dtype)
+    mean = _Total.apply(wide.sum(axes)) / count
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    centred = x - mean.reshape(shape)
+    centred = wide - mean.reshape(shape)
     variance = _Total.apply(centred.square().sum(axes)) / count
     with torch.no_grad():
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
     scaled = centred * torch.rsqrt(variance + self.eps).reshape(shape)
-    return scaled * self.weight.reshape(shape) + self.bias.reshape(shape)
+    return (scaled * self.weight.reshape(shape) + self.bias.reshape(shape)).to(x.dtype)
 
 
 class _BatchNorm1d(nn.BatchNorm1d):

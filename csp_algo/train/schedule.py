@@ -179,7 +179,7 @@ def train(
         The loss is not finite.
     """
     group = group or Group()
-    group.check_batch(stage.batch)
+    group.check_batch(min(stage.batch, len(labels)))
     if stage.strength and pull is None:
         raise CspError(f"{stage.name}: λ is {stage.strength:g}, but there is no penalty")
     generator = torch.Generator().manual_seed(stage.seed)

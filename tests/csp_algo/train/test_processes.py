@@ -115,6 +115,29 @@ def test_two_processes_train_as_one_does(folder):
         assert (far > 0).mean() < 0.01
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("norm", "shape"), [(nn.BatchNorm1d, (8, 4)), (nn.BatchNorm2d, (8, 4, 5, 3))]
+)
+def test_normalisation_of_whole_batches_is_that_of_pytorch(tmp_path, norm, shape, kind):
+    own, other = nn.Sequential(norm(4)), norm(4)
+    distributed.synchronise(own, Group(size=2))
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(kind)
+    # All that the other processes have, this one has.
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind is torch.bfloat16):
+            got, want = own(x), other(x)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert got.dtype == want.dtype == kind
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(own[0].running_mean, other.running_mean)
+    torch.testing.assert_close(own[0].running_var, other.running_var)
+
+
 class TestGroup:
     def test_alone(self):
         with distributed.joined() as group:

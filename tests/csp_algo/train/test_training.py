@@ -14,6 +14,7 @@ from csp_algo import cascade
 from csp_algo.errors import CspError
 from csp_algo.train import pruner, schedule
 from csp_algo.train.checkpoint import Checkpoint
+from csp_algo.train.distributed import Group
 from csp_algo.train.layers import prunable
 from tests.csp_algo.train.small import small_model
 
@@ -119,6 +120,13 @@ class TestTraining:
     def test_a_strength_needs_a_penalty(self):
         with pytest.raises(CspError, match=r"^some: λ is 0.1, but there is no penalty$"):
             self.train(dataclasses.replace(self.STAGE, strength=0.1))
+
+    def test_a_last_small_batch_must_be_shared_evenly(self):
+        # There are 200 images, so that is the batch.
+        stage = dataclasses.replace(self.STAGE, batch=240)
+        message = r"^a batch of 200 images cannot be shared by 3 processes$"
+        with pytest.raises(CspError, match=message):
+            self.train(stage, group=Group(size=3))
 
     def test_divergence_is_an_error(self):
         with pytest.raises(FloatingPointError, match="some: the loss of epoch 1 is not finite"):
