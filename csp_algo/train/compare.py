@@ -77,7 +77,7 @@ class Summary:
     deviation : float, optional
         Of a sample, over n − 1; one seed has none.
     loss : float
-        To the control of the same seed in the same kind of numbers, its sums exact.
+        To the control of the same seed in the same kind of numbers, its sums of the largest width.
     float_loss : float
         To the control of the same seed in floats.
     """
@@ -130,24 +130,27 @@ def compare(
     Raises
     ------
     CspError
-        A seed or a width is given twice, or a plan is out of range.
+        A seed or a width is given twice, a plan is out of range, or there is no fine-tuning.
     """
     for name, values in (("seeds", seeds), ("bits", bits)):
         if not values or len(set(values)) != len(values):
             raise CspError(f"{name} must be different values, not {list(values)}")
+    if not plan.epochs[2]:
+        raise CspError("epochs of stage fine must be 1 or more: accuracies are those behind it")
+    # All of them first: what is out of range should show before hours of training.
+    plans = [
+        dataclasses.replace(plan, seed=seed, acc_bits=width, control=control)
+        for seed in seeds
+        for control, width in [(True, max(bits)), *((False, width) for width in bits)]
+    ]
     table = out / "comparison.csv"
     found: list[tuple[Finding, Judge]] = []
-    for seed in seeds:
-        own = dataclasses.replace(plan, seed=seed)
-        control = dataclasses.replace(own, control=True, acc_bits=max(bits))
-        found += _findings(flow.learn(recipe, control, training, work=work), floats=True)
+    for each in plans:
+        learnt = flow.learn(recipe, each, training, work=work)
+        found += _findings(learnt, floats=each.control or each.acc_bits == bits[0])
         write_table([finding for finding, _ in found], table)
-        for width in bits:
-            pruned = dataclasses.replace(own, acc_bits=width)
-            learnt = flow.learn(recipe, pruned, training, work=work)
-            found += _findings(learnt, floats=width == bits[0])
-            write_table([finding for finding, _ in found], table)
-            container.save(learnt.network, out / f"seed{seed}-{width}bit.csp")
+        if not each.control:
+            container.save(learnt.network, out / f"seed{each.seed}-{each.acc_bits}bit.csp")
     if read_test is None:
         return [finding for finding, _ in found]
     test = read_test()

@@ -37,6 +37,10 @@ VALIDATION = 5000
 IMAGE_LIMIT = 2**31 - 1
 #: Most epochs of a stage.
 EPOCH_LIMIT = 10_000
+#: Largest seed; stages add to it, and PyTorch takes 64 bits.
+SEED_LIMIT = 2**32 - 1
+#: Most threads.
+THREAD_LIMIT = 1024
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
@@ -69,7 +73,8 @@ class Plan:
     q : float, optional
         One pruning strength for all layers with a target, instead of their targets.
     keep : float
-        What is kept of every layer, 1 − target, times this: 0.5 keeps half as much.
+        What is kept of every layer, 1 − target, times this: 0.5 keeps half as much. Only 1 goes
+        with a q.
     acc_bits : int
         Width B of a partial sum.
     aware : int
@@ -108,6 +113,7 @@ class Plan:
     control: bool = False
 
     def __post_init__(self) -> None:
+        check_int("seed", self.seed, 0, SEED_LIMIT)
         check_int("cols", self.cols, 1, COLS_LIMIT)
         check_int("period", self.period, 1, PERIOD_LIMIT)
         check_int("acc_bits", self.acc_bits, *ACC_BITS)
@@ -117,11 +123,16 @@ class Plan:
         for name, count in (("images", self.images), ("aware_images", self.aware_images)):
             if count is not None:
                 check_int(name, count, 1, IMAGE_LIMIT)
-        if not (math.isfinite(self.strength) and self.strength >= 0):
-            raise CspError(f"strength must be finite and not negative, not {self.strength}")
-
+        check_int("threads", self.threads, 1, THREAD_LIMIT)
+        for name, value in (("strength", self.strength), ("q", self.q)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise CspError(f"{name} must be finite and not negative, not {value}")
         if not (math.isfinite(self.keep) and self.keep > 0):
             raise CspError(f"keep must be finite and above 0, not {self.keep}")
+        if self.q is not None and self.keep != 1:
+            raise CspError(
+                f"keep {self.keep:g} scales targets, and q {self.q:g} stands in their place"
+            )
         for name, share in self.shares().items():
             if not 0 <= share < 1:
                 raise CspError(f"the target of {name} must be 0 or more and below 1, not {share:g}")
@@ -273,6 +284,15 @@ def learn(
         The accuracy log as CSV, written anew after every epoch.
     group : Group, optional
         Processes that train together.
+
+    Raises
+    ------
+    CspError
+        There are too few images, or a target is of no layer or out of reach.
+    ErasedError
+        q leaves a layer without any weight.
+    FloatingPointError
+        A loss is not finite.
     """
     return _Run(recipe, plan, training, work, log, group or Group()).learn()
 
@@ -326,9 +346,11 @@ class _Run:
                 raise CspError(f"images is {plan.images}, there are {len(training)} to train on")
             training = training[: plan.images]
         split = len(training) - plan.validation
-        if split < 1:
-            raise CspError(f"{plan.validation} of {len(training)} images leave none to train on")
-        if plan.aware_images is not None and plan.aware_images > split:
+        # Batch normalisation needs two.
+        if split < 2:
+            left = "only one" if split == 1 else "none"
+            raise CspError(f"{plan.validation} of {len(training)} images leave {left} to train on")
+        if plan.aware and plan.aware_images is not None and plan.aware_images > split:
             raise CspError(f"aware_images is {plan.aware_images}, there are {split} to train on")
         self.training, self.held = training[:split], training[split:]
         self.learnt = data.to_tensor(self.training)

@@ -8,6 +8,7 @@ chosen. Trials share one directory of states, so what two plans have in common i
 import csv
 import dataclasses
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 from csp_algo.errors import CspError
 from csp_algo.network import Network
 from csp_algo.train import data, flow
-from csp_algo.train.distributed import Group
 from csp_algo.train.pruner import ErasedError
 
 #: Fields of a plan that an ablation may vary, and how a value is read.
@@ -94,9 +94,16 @@ def attempt(
     training: data.Images,
     *,
     work: Path,
-    group: Group | None = None,
 ) -> Trial:
-    """Train by a plan and give what held images say of it."""
+    """Train by a plan and give what held images say of it.
+
+    Raises
+    ------
+    CspError
+        The plan has no dense epochs, or one of those of :func:`csp_algo.train.flow.learn`.
+    """
+    if not plan.epochs[0]:
+        raise CspError("epochs of stage dense must be 1 or more: trials are compared with it")
     blank = Trial(
         method=str(plan.method),
         strength=plan.strength,
@@ -107,7 +114,7 @@ def attempt(
         acc_bits=plan.acc_bits,
     )
     try:
-        learnt = flow.learn(recipe, plan, training, work=work, group=group)
+        learnt = flow.learn(recipe, plan, training, work=work)
     except ErasedError as error:
         return dataclasses.replace(blank, note=str(error))
     integers = [row.validation for row in learnt.log if row.stage == "int8"]
@@ -183,8 +190,10 @@ def choose(
     Raises
     ------
     CspError
-        No pair loses so little, or a plan is out of range.
+        No pair loses so little, a plan is out of range, or ``drop`` is NaN.
     """
+    if math.isnan(drop):
+        raise CspError("drop must be a number of points, not nan")
     # All of them first: what is out of range should show before hours of training.
     plans = [_varied(plan, axis, value, strength=each) for each in strengths for value in values]
     trials: list[Trial] = []
@@ -239,7 +248,7 @@ def ablate(
 
 def _varied(plan: flow.Plan, axis: str, value: float, **others: Any) -> flow.Plan:
     """Give a plan with another value of one field, and of others."""
-    if AXES[axis](value) != value:
+    if AXES[axis] is int and not float(value).is_integer():
         raise CspError(f"{axis} must be an integer, not {value:g}")
     return dataclasses.replace(plan, **{**others, axis: AXES[axis](value)})
 

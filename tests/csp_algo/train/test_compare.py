@@ -137,6 +137,8 @@ def test_integers_may_be_tuned_on_fewer_images(monkeypatch):
     more = dataclasses.replace(PLAN, aware_images=201)
     with pytest.raises(compare.CspError, match=r"^aware_images is 201, there are 200 to train on$"):
         flow.learn(RECIPE, more, training)
+    # Without such epochs it does not matter.
+    flow.learn(RECIPE, dataclasses.replace(more, epochs=(0, 0, 0), aware=0), training)
 
 
 def finding(seed: int, network: str, numbers: str, test: float, **more: object) -> Finding:
@@ -191,10 +193,16 @@ def test_summary():
     [
         (["--seeds", "1", "1"], "seeds must be different values, not [1, 1]"),
         (["--bits", "8", "24", "8"], "bits must be different values, not [8, 24, 8]"),
-        (["--bits", "7"], "acc_bits must be 8 … 32, not 7"),
+        (["--bits", "24", "7"], "acc_bits must be 8 … 32, not 7"),
+        (["--seeds", "1", "-1"], "seed must be 0 … 4294967295, not -1"),
+        (
+            ["--epochs", "1", "1", "0"],
+            "epochs of stage fine must be 1 or more: accuracies are those behind it",
+        ),
     ],
 )
-def test_refusals(folder, capsys, arguments, message):
+def test_refusals_before_any_training(folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(flow, "learn", lambda *_, **__: pytest.fail("training"))
     assert commands.compare(RECIPE, options(folder, *arguments)) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
 

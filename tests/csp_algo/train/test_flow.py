@@ -104,6 +104,7 @@ class TestFlow:
         [
             (["--target", "conv2"], "error: --target 'conv2' is not LAYER=SHARE"),
             (["--validation", "720"], "error: 720 of 720 images leave none to train on"),
+            (["--validation", "719"], "error: 719 of 720 images leave only one to train on"),
             (["--data", "/nowhere"], "error: /nowhere/t10k-images-idx3-ubyte.gz: cannot be read"),
         ],
     )
