@@ -32,8 +32,8 @@ COMMANDS: dict[str, Callable[[Recipe, Sequence[str] | None], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", add_help=False)
-    parser.add_argument("command", choices=COMMANDS)
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}")
+    parser.add_argument("command", choices=COMMANDS, help="each has a --help behind the network")
     parser.add_argument("network", choices=NETWORKS)
     given = list(sys.argv[1:] if arguments is None else arguments)
     # What follows belongs to the command, its --help too.

@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,15 +27,15 @@ def train(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--control", action="store_true", help="the same stages without penalty and masks"
     )
-    _strength(parser, recipe.plan)
+    _one_network(parser, recipe.plan)
+    _pruning(parser, recipe.plan)
     chosen = parser.parse_args(arguments)
 
     def work() -> None:
-        plan = dataclasses.replace(
-            _plan(chosen, recipe.plan), strength=chosen.strength, control=chosen.control
-        )
+        plan = _plan(chosen, recipe.plan)
         log = chosen.out / "training.csv"
-        test, training = _images(chosen.data)
+        test = data.read_images(chosen.data, "t10k")
+        training = data.read_images(chosen.data, "train")
         with joined() as group:
             learnt = flow.learn(recipe, plan, training, work=chosen.work, log=log, group=group)
             flow.examine(learnt, test, log=log, group=group)
@@ -49,7 +50,16 @@ def choose(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     parser = _parser(f"python -m {__package__} choose {recipe.name}", recipe.plan)
     parser.add_argument("--out", type=Path, required=True, help="choice.csv, network.csp, …")
     parser.add_argument("--work", type=Path, required=True, help="keeps the states of all trials")
-    parser.add_argument("--strength", type=float, nargs="+", required=True, help="values of λ")
+    parser.add_argument(
+        "--strength",
+        dest="strengths",
+        type=float,
+        nargs="+",
+        required=True,
+        metavar="λ",
+        help="values of λ",
+    )
+    _one_network(parser, recipe.plan)
     values = parser.add_mutually_exclusive_group(required=True)
     values.add_argument("--quantile", type=float, nargs="+", help="values of q, one for all layers")
     values.add_argument(
@@ -62,14 +72,15 @@ def choose(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         alone("choose")
-        test, training = _images(chosen.data)
+        test = data.read_images(chosen.data, "t10k")
+        training = data.read_images(chosen.data, "train")
         table = chosen.out / "choice.csv"
         learnt, trials = search.choose(
             recipe,
             _plan(chosen, recipe.plan),
             training,
             test,
-            strengths=chosen.strength,
+            strengths=chosen.strengths,
             axis="keep" if chosen.quantile is None else "q",
             values=chosen.quantile or chosen.density,
             drop=chosen.drop,
@@ -88,7 +99,8 @@ def ablate(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     parser = _parser(f"python -m {__package__} ablate {recipe.name}", recipe.plan)
     parser.add_argument("--out", type=Path, required=True, help="the CSV")
     parser.add_argument("--work", type=Path, required=True, help="keeps the states of all trials")
-    _strength(parser, recipe.plan)
+    _one_network(parser, recipe.plan)
+    _pruning(parser, recipe.plan)
     parser.add_argument(
         "--vary",
         action="append",
@@ -100,9 +112,9 @@ def ablate(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         alone("ablate")
-        plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
+        plan = _plan(chosen, recipe.plan)
         axes = _axes(chosen.vary)
-        _, training = _images(chosen.data)
+        training = data.read_images(chosen.data, "train")
         search.ablate(recipe, plan, training, axes, work=chosen.work, table=chosen.out)
 
     return _status(work)
@@ -120,12 +132,12 @@ def compare(recipe: flow.Recipe, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--held", action="store_true", help="do not look at test images, only at held ones"
     )
-    _strength(parser, recipe.plan)
+    _pruning(parser, recipe.plan)
     chosen = parser.parse_args(arguments)
 
     def work() -> None:
         alone("compare")
-        plan = dataclasses.replace(_plan(chosen, recipe.plan), strength=chosen.strength)
+        plan = _plan(chosen, recipe.plan)
         training = data.read_images(chosen.data, "train")
         findings = comparison.compare(
             recipe,
@@ -148,26 +160,32 @@ def _status(work: Callable[[], None]) -> int:
     """Do a command's work; give 0, or 2 after one line of what is wrong."""
     try:
         work()
-    except (CspError, FloatingPointError) as error:
+    except (CspError, FloatingPointError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=command)
-    parser.add_argument("--data", type=Path, default=data.FASHION_MNIST_DIRECTORY)
-    parser.add_argument("--seed", type=int, default=usual.seed)
-    parser.add_argument("--cols", type=int, default=usual.cols)
-    parser.add_argument("--period", type=int, default=usual.period)
+    """Give a parser of the options that all commands have."""
+    # Else --seed would be short for the --seeds of a command that has no --seed.
+    parser = argparse.ArgumentParser(prog=command, allow_abbrev=False)
+    parser.add_argument(
+        "--data", type=Path, default=data.FASHION_MNIST_DIRECTORY, help="folder of the four files"
+    )
+    parser.add_argument("--cols", type=int, default=usual.cols, help="filters of a chunk")
+    parser.add_argument("--period", type=int, default=usual.period, help="T, taps of a block")
     parser.add_argument(
         "--method", type=Method, choices=list(Method), default=usual.method, help="penalty and rule"
     )
-    parser.add_argument("--q", type=float, default=usual.q, help="one strength instead of targets")
     parser.add_argument(
-        "--keep", type=float, default=usual.keep, help="times 1 − target is kept of every layer"
+        "--epochs",
+        type=int,
+        nargs=3,
+        default=usual.epochs,
+        metavar="N",
+        help="of the dense, the regularised and the fine-tuning stage",
     )
-    parser.add_argument("--epochs", type=int, nargs=3, default=usual.epochs, metavar="N")
     parser.add_argument(
         "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
     )
@@ -177,7 +195,6 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
         default=usual.aware_images,
         help="only the first training images in these epochs",
     )
-    parser.add_argument("--acc-bits", type=int, default=usual.acc_bits, help="of a partial sum")
     parser.add_argument(
         "--validation", type=int, default=usual.validation, help="images that are not trained on"
     )
@@ -187,7 +204,9 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
     parser.add_argument(
         "--bfloat16", action="store_true", help="layers of the float stages compute in bfloat16"
     )
-    parser.add_argument("--threads", type=int, default=usual.threads)
+    parser.add_argument(
+        "--threads", type=int, default=usual.threads, help="the last bits of weights depend on them"
+    )
     parser.add_argument(
         "--target",
         action="append",
@@ -197,33 +216,29 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
     return parser
 
 
-def _strength(parser: argparse.ArgumentParser, usual: flow.Plan) -> None:
+def _one_network(parser: argparse.ArgumentParser, usual: flow.Plan) -> None:
+    """Add what `compare` has several values of."""
+    parser.add_argument("--seed", type=int, default=usual.seed)
+    parser.add_argument("--acc-bits", type=int, default=usual.acc_bits, help="of a partial sum")
+
+
+def _pruning(parser: argparse.ArgumentParser, usual: flow.Plan) -> None:
+    """Add what `choose` has several values of."""
     parser.add_argument("--strength", type=float, default=usual.strength, help="λ")
-
-
-def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
-    return flow.Plan(
-        seed=chosen.seed,
-        cols=chosen.cols,
-        period=chosen.period,
-        method=chosen.method,
-        q=chosen.q,
-        keep=chosen.keep,
-        epochs=tuple(chosen.epochs),
-        aware=chosen.aware,
-        aware_images=chosen.aware_images,
-        acc_bits=chosen.acc_bits,
-        targets=dict(usual.targets) if chosen.target is None else _targets(chosen.target),
-        validation=chosen.validation,
-        images=chosen.images,
-        threads=chosen.threads,
-        bfloat16=chosen.bfloat16,
+    parser.add_argument("--q", type=float, default=usual.q, help="one strength instead of targets")
+    parser.add_argument(
+        "--keep", type=float, default=usual.keep, help="times 1 − target is kept of every layer"
     )
 
 
-def _images(folder: Path) -> tuple[data.Images, data.Images]:
-    """Give the test and the training images."""
-    return data.read_images(folder, "t10k"), data.read_images(folder, "train")
+def _plan(chosen: argparse.Namespace, usual: flow.Plan) -> flow.Plan:
+    """Give the plan of some options; what the command has no option for is as usual."""
+    fields = {field.name for field in dataclasses.fields(flow.Plan)}
+    given = {name: value for name, value in vars(chosen).items() if name in fields}
+    given["epochs"] = tuple(chosen.epochs)
+    if chosen.target is not None:
+        given["targets"] = _targets(chosen.target)
+    return dataclasses.replace(usual, **given)
 
 
 def _save(recipe: flow.Recipe, learnt: flow.Learnt, test: data.Images, out: Path) -> None:
@@ -237,9 +252,11 @@ def _save(recipe: flow.Recipe, learnt: flow.Learnt, test: data.Images, out: Path
 
 
 def _targets(items: list[str]) -> dict[str, float]:
-    targets = {}
+    targets: dict[str, float] = {}
     for item in items:
         name, _, share = item.partition("=")
+        # A later pattern overrides, so a name that is given again goes to the end.
+        targets.pop(name, None)
         try:
             targets[name] = float(share)
         except ValueError:
@@ -248,11 +265,11 @@ def _targets(items: list[str]) -> dict[str, float]:
 
 
 def _axes(items: list[str]) -> dict[str, list[float]]:
-    axes = {}
+    axes: dict[str, list[float]] = {}
     for item in items:
         name, _, values = item.partition("=")
         try:
-            axes[name] = [float(value) for value in values.split(",")]
+            axes.setdefault(name, []).extend(float(value) for value in values.split(","))
         except ValueError:
             raise CspError(f"--vary {item!r} is not FIELD=V,V,…") from None
     return axes
@@ -260,4 +277,6 @@ def _axes(items: list[str]) -> dict[str, list[float]]:
 
 def save_samples(images: data.Images, path: Path) -> None:
     """Write images uint8[N, 28, 28, 1] and labels uint8[N], compressed."""
-    np.savez_compressed(path, images=images.pixels[..., None], labels=images.labels)
+    file = io.BytesIO()
+    np.savez_compressed(file, images=images.pixels[..., None], labels=images.labels)
+    container.write_atomically(path, file.getvalue())

@@ -207,6 +207,13 @@ def test_refusals_before_any_training(folder, monkeypatch, capsys, arguments, me
     assert capsys.readouterr().err == f"error: {message}\n"
 
 
+@pytest.mark.parametrize("option", [["--seed", "5"], ["--acc-bits", "16"]])
+def test_what_it_has_several_of_is_not_given_once(folder, capsys, option):
+    with pytest.raises(SystemExit):
+        commands.compare(RECIPE, options(folder, *option))
+    assert f"unrecognized arguments: {' '.join(option)}" in capsys.readouterr().err
+
+
 def test_only_one_process(folder, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert commands.compare(RECIPE, options(folder)) == 2

@@ -148,7 +148,10 @@ def test_searches_run_in_one_process(folder, capsys, monkeypatch):
 def test_ablate(folder, monkeypatch):
     monkeypatch.setattr(flow, "examine", lambda *_, **__: pytest.fail("a look at test images"))
     given = ["--vary", "period=4,8", "--vary", "acc_bits=10,24", "--vary", "cols=2,4"]
-    given += ["--vary", "q=0.5,1", "--aware", "1"]
+    # A field may be given again.
+    given += ["--vary", "q=0.5", "--vary", "q=1", "--aware", "1"]
+    for path in folder.glob("t10k-*"):
+        path.unlink()
     assert commands.ablate(RECIPE, [*options(folder, "ablation.csv"), *given]) == 0
     rows = table(folder / "ablation.csv")
     assert [(row["axis"], row["value"]) for row in rows] == [
@@ -172,13 +175,53 @@ def test_what_is_out_of_range_shows_before_any_training(folder, monkeypatch, cap
     monkeypatch.setattr(flow, "learn", lambda *_, **__: pytest.fail("training"))
     given = ["--vary", "cols=2,4", "--vary", "acc_bits=24,99"]
     assert commands.ablate(RECIPE, [*options(folder, "ablation.csv"), *given]) == 2
-    given = ["--strength", "0", "-1", "--quantile", "1"]
-    assert commands.choose(RECIPE, [*options(folder, "out"), *given]) == 2
-    ablation, choice = capsys.readouterr().err.splitlines()
-    assert "acc_bits" in ablation
-    assert "99" in ablation
-    assert "strength" in choice
-    assert "-1" in choice
+    for given in (
+        ["--strength", "0", "-1", "--quantile", "1"],
+        ["--strength", "0", "--quantile", "1", "-1"],
+        ["--strength", "0", "--density", "1", "--drop", "nan"],
+    ):
+        assert commands.choose(RECIPE, [*options(folder, "out"), *given]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: acc_bits must be 8 … 32, not 99",
+        "error: strength must be finite and not negative, not -1.0",
+        "error: q must be finite and not negative, not -1.0",
+        "error: drop must be a number of points, not nan",
+    ]
+
+
+@pytest.mark.parametrize("option", [["--q", "2"], ["--keep", "0.5"]])
+def test_what_is_chosen_is_not_given_once(folder, capsys, option):
+    given = ["--strength", "0", "--density", "1", *option]
+    with pytest.raises(SystemExit):
+        commands.choose(RECIPE, [*options(folder, "out"), *given])
+    assert f"unrecognized arguments: {' '.join(option)}" in capsys.readouterr().err
+
+
+def test_a_later_target_overrides(folder, monkeypatch):
+    plans = []
+
+    def learn(_: flow.Recipe, plan: flow.Plan, *__: object, **___: object) -> None:
+        plans.append(plan)
+        raise CspError("enough")
+
+    monkeypatch.setattr(flow, "learn", learn)
+    given = [f"--target={each}" for each in ("conv2=0.7", "conv*=0.4", "conv2=0.1")]
+    assert commands.train(RECIPE, [*options(folder, "out"), *given]) == 2
+    assert list(plans[0].targets.items()) == [("conv*", 0.4), ("conv2", 0.1)]
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder, capsys):
+    (folder / "out").write_text("a file")
+    arguments = [*options(folder, "out"), "--epochs", "0", "0", "0"]
+    assert commands.train(RECIPE, arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert str(folder / "out") in line
+
+
+def test_samples_are_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(CspError, match=r"cannot be written: is not a file$"):
+        commands.save_samples(striped(3), tmp_path)
 
 
 @pytest.mark.parametrize("method", Method)
@@ -209,6 +252,13 @@ def test_methods(folder, method):
         (["--vary", "rows=3"], "rows cannot be varied; there are: cols, q, keep, strength, period"),
         (["--vary", "cols=a"], "--vary 'cols=a' is not FIELD=V,V,…"),
         (["--vary", "period=4.5"], "period must be an integer, not 4.5"),
+        (["--vary", "cols=nan"], "cols must be an integer, not nan"),
+        (["--vary", "cols=inf"], "cols must be an integer, not inf"),
+        (["--vary", "q=nan"], "q must be finite and not negative, not nan"),
+        (["--vary", "keep=0.5", "--q", "2"], "keep 0.5 scales targets, and q 2 stands in their"),
+        (["--vary", "cols=4", "--threads", "0"], "threads must be 1 … 1024, not 0"),
+        (["--vary", "cols=4", "--seed", str(2**70)], "seed must be 0 … 4294967295, not 118059"),
+        (["--vary", "cols=4", "--epochs", "0", "1", "1"], "epochs of stage dense must be 1 or mo"),
         (["--vary", "cols=0"], "cols must be 1 … 256, not 0"),
         (["--vary", "cols=4", "--acc-bits", "40"], "acc_bits must be 8 … 32, not 40"),
         (["--vary", "cols=4", "--aware", "-1"], "epochs of stage aware must be 0 … 10000, not -1"),
@@ -245,6 +295,10 @@ def test_fewer_images_are_the_first_ones(folder):
 
 
 def test_the_command_line_knows_every_network(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--help"])
+    assert ended.value.code == 0
+    assert "compare" in capsys.readouterr().out
     for name, recipe in command_line.NETWORKS.items():
         assert recipe().name == name
         with pytest.raises(SystemExit) as ended:
