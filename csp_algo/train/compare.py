@@ -6,9 +6,7 @@ without penalty and masks; it is quantised, and fine-tuned in integers, as the p
 Test images are read after the last epoch of the last seed, once.
 """
 
-import csv
 import dataclasses
-import io
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ import torch
 from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.network import Network
-from csp_algo.train import data, flow, schedule
+from csp_algo.train import data, flow, schedule, tables
 from csp_algo.train.evaluate import integer_accuracy
 from csp_algo.train.search import stored
 
@@ -250,18 +248,8 @@ def summarise(findings: Sequence[Finding]) -> list[Summary]:
 
 def write_table(rows: Sequence[Finding | Summary], path: Path) -> None:
     """Write findings or summaries as CSV with a header line."""
-    text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(rows[0])]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {
-                name: f"{value:.2f}" if isinstance(value, float) else value
-                for name, value in dataclasses.asdict(row).items()
-            }
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(text.getvalue(), encoding="utf-8")
-    new.replace(path)
+    cells = [
+        [f"{each:.2f}" if isinstance(each, float) else each for each in vars(row).values()]
+        for row in rows
+    ]
+    tables.write([field.name for field in dataclasses.fields(rows[0])], cells, path)

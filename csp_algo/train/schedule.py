@@ -5,9 +5,7 @@ Every stage draws its chances from its own seed, so a run that starts from a sav
 same weights as one that goes all the way (on one machine, with one number of threads).
 """
 
-import csv
 import dataclasses
-import io
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +15,7 @@ import torch
 from torch import nn
 
 from csp_algo.errors import CspError
+from csp_algo.train import tables
 from csp_algo.train.checkpoint import Checkpoint
 from csp_algo.train.data import augment
 from csp_algo.train.distributed import Group, synchronise
@@ -69,23 +68,15 @@ class Row:
 
 def write_log(rows: list[Row], path: Path) -> None:
     """Write the accuracy log as CSV with a header line."""
-    text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(Row)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        values = dataclasses.asdict(row)
-        decimals = {"loss": 4, "regulariser": 2, "seconds": 0}
-        writer.writerow(
-            {
-                name: f"{value:.{decimals.get(name, 2)}f}" if isinstance(value, float) else value
-                for name, value in values.items()
-            }
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(text.getvalue(), encoding="utf-8")
-    new.replace(path)
+    decimals = {"loss": 4, "seconds": 0}
+    cells = [
+        [
+            f"{value:.{decimals.get(name, 2)}f}" if isinstance(value, float) else value
+            for name, value in dataclasses.asdict(row).items()
+        ]
+        for row in rows
+    ]
+    tables.write([field.name for field in dataclasses.fields(Row)], cells, path)
 
 
 def sparsity(model: nn.Module) -> float:

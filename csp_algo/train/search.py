@@ -5,9 +5,7 @@ Nothing here looks at a test image but the end of :func:`choose`, once, for the 
 chosen. Trials share one directory of states, so what two plans have in common is trained once.
 """
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 from csp_algo.errors import CspError
 from csp_algo.network import Network
-from csp_algo.train import data, flow
+from csp_algo.train import data, flow, tables
 from csp_algo.train.pruner import ErasedError
 
 #: Fields of a plan that an ablation may vary, and how a value is read.
@@ -255,20 +253,12 @@ def _varied(plan: flow.Plan, axis: str, value: float, **others: Any) -> flow.Pla
 
 def write_table(trials: Sequence[Trial], path: Path, *, axes: Sequence[str] | None = None) -> None:
     """Write trials as CSV with a header line; with ``axes``, what was varied comes first."""
-    text = io.StringIO()
-    fields = [field.name for field in dataclasses.fields(Trial)]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["axis", "value", *fields] if axes else fields)
-    for index, trial in enumerate(trials):
-        values = dataclasses.asdict(trial)
-        row = [_cell(name, values[name]) for name in fields]
-        if axes:
-            row = [axes[index], _cell(axes[index], values[axes[index]]), *row]
-        writer.writerow(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(text.getvalue(), encoding="utf-8")
-    new.replace(path)
+    names = [field.name for field in dataclasses.fields(Trial)]
+    rows = [[_cell(name, getattr(trial, name)) for name in names] for trial in trials]
+    if axes:
+        rows = [[axis, row[names.index(axis)], *row] for axis, row in zip(axes, rows, strict=True)]
+        names = ["axis", "value", *names]
+    tables.write(names, rows, path)
 
 
 def _cell(name: str, value: object) -> str:
