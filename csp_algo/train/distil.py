@@ -33,7 +33,8 @@ class Recipe:
     Attributes
     ----------
     rate : float
-        Peak of the learning rate of AdamW; it rises over a tenth of the steps and falls to zero.
+        Learning rate of AdamW, times the less of two lines: from 0 to 1 over a tenth of the steps,
+        and from 1 to 0 over all of them. So about nine tenths of it is the peak.
     tokens : int
         Of a batch, about.
     seed : int
@@ -63,18 +64,24 @@ class Encoder(nn.Module):
     def __init__(self, tensors: Tensors, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        width = len(tensors["embeddings.LayerNorm.bias"])
+
+        def length(name: str) -> int:
+            if name not in tensors:
+                raise CspError(f"encoder: there is no tensor {name}")
+            return len(tensors[name])
+
+        width = length("embeddings.LayerNorm.bias")
         self.embeddings = nn.ModuleDict(
             {
                 f"{kind}_embeddings": nn.Embedding(
-                    len(tensors[f"embeddings.{kind}_embeddings.weight"]), width
+                    length(f"embeddings.{kind}_embeddings.weight"), width
                 )
                 for kind in ("word", "position", "token_type")
             }
         )
         self.embeddings["LayerNorm"] = nn.LayerNorm(width, eps=EPSILON)
         count = sum(name.endswith(".intermediate.dense.bias") for name in tensors)
-        inner = len(tensors["encoder.layer.0.intermediate.dense.bias"])
+        inner = length("encoder.layer.0.intermediate.dense.bias")
         blocks = nn.ModuleList(_Block(width, inner, heads) for _ in range(count))
         self.encoder = nn.ModuleDict({"layer": blocks})
         given = {

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import numpy as np
 import pytest
 
@@ -80,10 +82,15 @@ def test_what_is_wrong_is_told(encoders, rng):
     dense, student = encoders
     with pytest.raises(CspError, match=r"^there are no batches to distil with$"):
         distil.distil(dense.tensors, student.tensors, [], heads=HEADS, cols=COLS)
-    tensors = dict(dense.tensors)
-    del tensors["encoder.layer.1.output.dense.weight"]
-    with pytest.raises(CspError, match=r"^encoder: .*encoder\.layer\.1\.output\.dense\.weight"):
-        distil.Encoder(tensors, HEADS)
+    for name in (
+        "encoder.layer.1.output.dense.weight",
+        "encoder.layer.0.intermediate.dense.bias",
+        "embeddings.LayerNorm.bias",
+        "embeddings.word_embeddings.weight",
+    ):
+        tensors = {each: dense.tensors[each] for each in dense.tensors if each != name}
+        with pytest.raises(CspError, match=rf"^encoder: .*{re.escape(name)}"):
+            distil.Encoder(tensors, HEADS)
     name = "encoder.layer.0.output.LayerNorm.bias"
     spoilt = {**student.tensors, name: student.tensors[name] * np.float32("nan")}
     with pytest.raises(FloatingPointError, match=r"^distillation: the loss of step 0 is not"):
