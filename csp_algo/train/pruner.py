@@ -3,8 +3,9 @@
 
 A mask is a parametrization (:mod:`torch.nn.utils.parametrize`): the module computes with
 weight · mask, so no gradient reaches what was pruned, and no training loop need know of it. The
-rules and the bisection are those of :mod:`csp_algo.cascade` and :mod:`csp_algo.chunkwise`, in
-float64; here weights are only brought to their layout and masks back to PyTorch's.
+rules and the bisection are those of :mod:`csp_algo.cascade`, :mod:`csp_algo.prefix` and
+:mod:`csp_algo.chunkwise`, in float64; here weights are only brought to their layout and masks back
+to PyTorch's.
 """
 
 import dataclasses

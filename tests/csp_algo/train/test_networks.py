@@ -14,6 +14,7 @@ from csp_algo.network import Input
 from csp_algo.quantize import quantise
 from csp_algo.train import (
     export,
+    fashion_mnist,
     fashion_mnist_resnet20,
     fashion_mnist_resnet20_wide,
     fashion_mnist_wide,
@@ -45,11 +46,12 @@ def test_resnet20_compiles_and_its_integers_follow_the_floats(size, channels):
 @pytest.mark.parametrize(
     ("network", "weights", "exempt"),
     [
+        (fashion_mnist, 201_616, {"conv1", "linear7"}),
         (fashion_mnist_wide, 598_672, {"conv1", "linear7"}),
         (fashion_mnist_resnet20_wide, 1_080_864, {"stem", "linear"}),
     ],
 )
-def test_wider_networks_compile_and_their_integers_follow_the_floats(network, weights, exempt):
+def test_networks_compile_and_their_integers_follow_the_floats(network, weights, exempt):
     torch.manual_seed(1)
     model = network.build_model().eval()
     layers = prunable(model)
