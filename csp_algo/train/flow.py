@@ -361,9 +361,14 @@ class _Run:
         self.log: list[schedule.Row] = []
         # What a stage's saved state depends on grows from stage to stage.
         self.settings: dict[str, object] = {
-            "network": recipe.name,
+            # The text of a module has shapes and strides.
+            "network": [recipe.name, zlib.crc32(repr(self.model).encode())],
             "seed": plan.seed,
-            "images": [len(self.training), zlib.crc32(self.training.pixels.tobytes())],
+            # The order of sums.
+            "threads": plan.threads,
+            "processes": self.group.size,
+            # A state holds the accuracies on held images, too.
+            "images": [_marks(self.training), _marks(self.held)],
             "stages": [],
         }
 
@@ -488,6 +493,11 @@ class _Run:
             network, self.held.pixels[..., None], self.held.labels, acc_bits=self.plan.acc_bits
         )
         self._note(schedule.Row(stage="int8", epoch=0, validation=right, sparsity=zeros(network)))
+
+
+def _marks(images: data.Images) -> list[int]:
+    """Give what tells images from others: their number, and checksums of pixels and labels."""
+    return [len(images), *(zlib.crc32(part.tobytes()) for part in (images.pixels, images.labels))]
 
 
 def zeros(network: Network) -> float:

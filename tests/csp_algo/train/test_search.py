@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="training needs the extra 'train': make trai
 from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.train import __main__ as command_line
-from csp_algo.train import commands, flow, search
+from csp_algo.train import commands, data, flow, search
 from csp_algo.train.method import Method
 from csp_algo.train.search import Trial, best
 from tests.csp_algo.train import driver
@@ -282,6 +282,35 @@ def test_a_stage_that_was_not_trained_has_no_accuracy():
     learnt = flow.learn(RECIPE, plan, training)
     with pytest.raises(CspError, match=r"^stage fine has no accuracy on held images$"):
         learnt.validation("fine")
+
+
+def test_states_of_other_circumstances_are_not_taken(tmp_path, capsys):
+    images, plan = striped(280), dataclasses.replace(PLAIN, epochs=(1, 0, 0))
+
+    def other_stride():
+        model = RECIPE.build()
+        model.conv1.stride = (1, 1)
+        model.conv2.stride = (4, 4)
+        return model
+
+    def labelled(part: slice) -> data.Images:
+        labels = images.labels.copy()
+        labels[part] = 9
+        return dataclasses.replace(images, labels=labels)
+
+    def taken(recipe: flow.Recipe, plan: flow.Plan, images: data.Images) -> bool:
+        flow.learn(recipe, plan, images, work=tmp_path)
+        return "dense: taken as it is" in capsys.readouterr().out
+
+    assert not taken(RECIPE, plan, images)
+    assert taken(RECIPE, plan, images)
+    # The same 200 images are trained on, others are held back.
+    assert not taken(RECIPE, dataclasses.replace(plan, validation=40), images[:240])
+    assert not taken(RECIPE, plan, labelled(slice(0, 1)))
+    assert not taken(RECIPE, plan, labelled(slice(279, 280)))
+    assert not taken(RECIPE, dataclasses.replace(plan, threads=2), images)
+    assert not taken(dataclasses.replace(RECIPE, build=other_stride), plan, images)
+    assert taken(RECIPE, plan, images)
 
 
 def test_fewer_images_are_the_first_ones(folder):
