@@ -11,7 +11,7 @@ from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input, Shape
-from csp_algo.onnx.graph import Graph, label
+from csp_algo.onnx.graph import SHAPE_ONLY, Graph, label
 from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices, View, channels_first, channels_last
 from csp_algo.quantize import FloatLayer, FloatNode, float_shape
@@ -102,6 +102,18 @@ class Builder:
         if made:
             self.tensors[view.value] = (tensor, view.index)
 
+    def constant(self, name: str, what: str) -> Array:
+        """Give a constant.
+
+        Raises
+        ------
+        CspError
+            It is none.
+        """
+        if name not in self.constants:
+            raise CspError(f"its {what} {name} is not a constant")
+        return np.asarray(self.constants[name])
+
     def number(self, name: str, what: str) -> Array:
         """Give a constant of numbers, float64.
 
@@ -110,9 +122,7 @@ class Builder:
         CspError
             It is no constant, or holds what is not finite; the message tells the position.
         """
-        if name not in self.constants:
-            raise CspError(f"its {what} {name} is not a constant")
-        values = np.asarray(self.constants[name])
+        values = self.constant(name, what)
         if values.dtype.kind not in "fiu":
             raise CspError(f"its {what} {name} is {values.dtype}, not a number")
         values = values.astype(np.float64)
@@ -179,7 +189,7 @@ def _channels_last(graph: Graph) -> bool:
     """Say whether the input is [N, H, W, C]: the first to read it whole moves the channels."""
     tensors = {graph.input}
     for node in graph.nodes:
-        if not tensors.intersection(node.input) or node.op_type in ("Shape", "Size"):
+        if not tensors.intersection(node.input) or node.op_type in SHAPE_ONLY:
             continue
         if node.op_type == "Transpose":
             return any(

@@ -26,6 +26,8 @@ from csp_algo.onnx.runtime import Array, Session
 SHAPE_ONLY = ("Shape", "Size")
 #: Domains of the operators of ONNX itself.
 DOMAINS = ("", "ai.onnx")
+#: Oldest version of these operators that is read: before it, constants were broadcast otherwise.
+OLDEST_OPSET = 7
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,8 +122,9 @@ def load(path: str | os.PathLike[str]) -> Graph:
     Raises
     ------
     CspError
-        It cannot be read, is no valid ONNX, or has other than one input and one output; an extent
-        other than the batch is dynamic, or the input is no float. The message names the file.
+        It cannot be read, is no valid ONNX, of an old opset, or has other than one input and one
+        output; an extent other than the batch is dynamic, or the input is no float. The message
+        names the file.
     """
     with located(os.fspath(path)):
         model = _read(path)
@@ -148,7 +151,8 @@ def _read(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
         raise CspError("there is no such file")
     try:
-        model = onnx.load(path)
+        # Else the name's extension would tell the format.
+        model = onnx.load(path, format="protobuf")
         onnx.checker.check_model(model)
     except (
         google.protobuf.message.DecodeError,
@@ -157,6 +161,9 @@ def _read(path: str | os.PathLike[str]) -> Any:
         ValueError,
     ) as error:
         raise CspError(f"is no valid ONNX: {str(error).strip()[:300]}") from error
+    opset = next((item.version for item in model.opset_import if item.domain in DOMAINS), 1)
+    if opset < OLDEST_OPSET:
+        raise CspError(f"has opset {opset}, at least {OLDEST_OPSET} is needed")
     return model
 
 

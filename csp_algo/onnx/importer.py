@@ -2,6 +2,7 @@
 """From an ONNX file to the float network that is pruned and quantised."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from csp_algo.onnx.graph import DOMAINS, SHAPE_ONLY, Graph, label, load, title
 from csp_algo.onnx.operators import OPERATORS
 from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices
-from csp_algo.quantize import FloatLayer, FloatNetwork
+from csp_algo.quantize import FloatLayer, FloatNetwork, FloatNode
 
 #: Operators with weights: they are the work, and none of it may be left to the host unseen.
 WEIGHTED = frozenset(
@@ -58,9 +59,11 @@ class Imported:
     def maps(self, name: str, values: Array) -> Array:
         """Give a tensor's values [N, …] as the map [N, H, W, C] of a value."""
         _, index = self.tensors[name]
-        flat = np.empty((len(values), index.size), dtype=values.dtype)
-        flat[:, index.ravel()] = values.reshape(len(values), -1)
-        return flat.reshape(-1, *self.network.shapes()[name])
+        shape = self.network.shapes()[name]
+        flat = np.empty((len(values), math.prod(shape)), dtype=values.dtype)
+        inside = index.ravel() >= 0  # a ReLU may have come behind a padding
+        flat[:, index.ravel()[inside]] = values.reshape(len(values), -1)[:, inside]
+        return flat.reshape(-1, *shape)
 
 
 def import_graph(path: str | os.PathLike[str], *, name: str | None = None) -> Imported:
@@ -105,18 +108,26 @@ class _Import:
         if len(self._read) != 1:
             names = ", ".join(self._read)
             raise CspError(f"the host reads {len(self._read)} maps ({names}), only 1 is possible")
-        if not any(isinstance(node, FloatLayer) for node in self.build.nodes.values()):
+        nodes = self._wanted()
+        if not any(isinstance(node, FloatLayer) for node in nodes.values()):
             raise CspError("the graph has no convolution and no linear layer")
-        network = FloatNetwork(
-            name=name, input=self.build.input, nodes=tuple(self.build.nodes.values())
-        )
+        source = self.build.input
+        kept = {source.name, *nodes}
         return Imported(
             graph=self.graph,
-            network=network,
-            origins=self.build.origins,
-            tensors=self.build.tensors,
+            network=FloatNetwork(name=name, input=source, nodes=tuple(nodes.values())),
+            origins={key: each for key, each in self.build.origins.items() if key in kept},
+            tensors={key: each for key, each in self.build.tensors.items() if key in kept},
             host=tuple(self.host),
         )
+
+    def _wanted(self) -> dict[str, FloatNode]:
+        """Give the nodes that the output depends on: of other maps only the shape is asked."""
+        wanted = set(self._read)
+        for node in reversed(self.build.nodes.values()):
+            if node.name in wanted:
+                wanted.update(node.sources)
+        return {name: node for name, node in self.build.nodes.items() if name in wanted}
 
     def _take(self, node: Any) -> None:
         build = self.build

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnx.helper
 
 from csp_algo.errors import CspError
-from csp_algo.geometry import STEP_LIMIT, Geometry
+from csp_algo.geometry import STEP_LIMIT, Geometry, windows
 from csp_algo.network import AvgPool, Concat, Flatten, MaxPool
 from csp_algo.onnx.builder import Builder, Origin
 from csp_algo.onnx.graph import attributes
@@ -387,7 +389,21 @@ def _window(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pool_padding(settings: Mapping[str, Any], view: View, around: Pads) -> Pads:
     kernel, stride = _pair(settings, "kernel_shape"), _pair(settings, "strides")
-    return _sum(around, _pads(settings, view.index.shape[1:], kernel, stride))
+    size = view.index.shape[1:]
+    pads = _pads(settings, size, kernel, stride)
+    padding = _sum(around, pads)
+    if any(around) and settings.get("ceil_mode", 0):
+        # To the graph what Pad puts behind the map is a part of it, where a window may start.
+        wanted, found = (
+            [
+                windows(extents[axis], kernel[axis], stride[axis], *sides[axis::2], ceil_mode=True)
+                for axis in (0, 1)
+            ]
+            for extents, sides in ((size, pads), (view.shape, padding))
+        )
+        if wanted != found:
+            raise CspError(f"reads a padded map and rounds up to {wanted} windows, not {found}")
+    return padding
 
 
 def _pair(settings: Mapping[str, Any], name: str) -> tuple[int, int]:
@@ -461,7 +477,7 @@ def pad(build: Builder, node: Any) -> None:
         pads = np.asarray(settings["pads"])
     value = settings.get("value", 0.0)
     if len(node.input) > 2 and node.input[2]:
-        value = float(np.asarray(build.constants[node.input[2]]).ravel()[0])
+        value = float(build.constant(node.input[2], "value").ravel()[0])
     valid = pads.size == 2 * rank and pads.min() >= 0 and pads.max() <= STEP_LIMIT
     if not valid or pads[0] or pads[rank]:
         raise CspError(f"pads are {pads.tolist()}, 0 … {STEP_LIMIT} are possible but for the batch")
@@ -531,6 +547,8 @@ def unsqueeze(build: Builder, node: Any) -> None:
     axes = _axes(build, node)
     rank = view.index.ndim + 1 + len(axes)
     new = {axis % rank for axis in axes}
+    if len(new) < len(axes):
+        raise CspError(f"axes {axes} name a dimension twice")
     if 0 in new:
         raise CspError("puts a dimension before the batch")
     rest = iter([build.graph.shape[0], *view.index.shape])
@@ -553,8 +571,15 @@ def _reshaped(build: Builder, node: Any, view: View, shape: list[int]) -> None:
 
 def same(build: Builder, node: Any) -> None:
     """Take what passes its input on, in inference: Identity, Dropout, Cast between floats."""
-    if node.op_type == "Dropout" and len(node.output) > 1 and node.output[1]:
-        raise CspError("its mask is wanted")
+    if node.op_type == "Dropout":
+        if len(node.output) > 1 and node.output[1]:
+            raise CspError("its mask is wanted")
+        if (
+            len(node.input) > 2
+            and node.input[2]
+            and build.constant(node.input[2], "training_mode").any()
+        ):
+            raise CspError("training_mode is 1, only 0 is possible")
     if node.op_type == "Cast" and attributes(node)["to"] not in (1, 10, 11, 16):
         raise CspError("casts a map to something other than float")
     build.define(node.output[0], build.view(node.input[0]), made=False)
@@ -569,12 +594,13 @@ def quantise_linear(build: Builder, node: Any) -> None:
     scale = build.number(node.input[1], "scale")
     if scale.size != 1:
         raise CspError(f"has {scale.size} scales, only 1 is possible for a map")
-    zero, low = 0, 0
+    kind = attributes(node).get("output_dtype", 0) or onnx.TensorProto.UINT8
+    point = np.zeros(1, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind))
     if len(node.input) > 2 and node.input[2]:
-        point = np.asarray(build.constants.get(node.input[2], np.zeros(0)))
-        if point.size != 1 or point.dtype.kind not in "iu":
-            raise CspError(f"its zero point {node.input[2]} is not one constant integer")
-        zero, low = int(point.ravel()[0]), int(np.iinfo(point.dtype).min)
+        point = build.constant(node.input[2], "zero point")
+    if point.size != 1 or point.dtype.kind not in "iu":
+        raise CspError(f"its zero point is {point.dtype} {list(point.shape)}, not one integer")
+    zero, low = int(point.ravel()[0]), int(np.iinfo(point.dtype).min)
     build.quantised[node.output[0]] = (float(scale.ravel()[0]), zero)
     if zero == low:
         _rectify(build, node, view)
@@ -589,8 +615,10 @@ def dequantise_linear(build: Builder, node: Any) -> None:
         raise CspError("reads a map that no QuantizeLinear makes")
     scale, zero = build.quantised[node.input[0]]
     own = float(build.number(node.input[1], "scale").ravel()[0])
-    point = build.constants[node.input[2]] if len(node.input) > 2 and node.input[2] else np.zeros(1)
-    if (own, int(np.asarray(point).ravel()[0])) != (scale, zero):
+    point = np.zeros(1)
+    if len(node.input) > 2 and node.input[2]:
+        point = build.constant(node.input[2], "zero point")
+    if (own, int(point.ravel()[0])) != (scale, zero):
         raise CspError(f"has another scale or zero point than the map ({scale:g}, {zero})")
     build.define(node.output[0], view, made=False)
 

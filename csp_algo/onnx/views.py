@@ -121,8 +121,12 @@ def joined(views: list[View], axis: int) -> Indices:
     Raises
     ------
     CspError
-        The axis is not the maps' channels, or their heights or widths differ.
+        The axis is not the maps' channels, or their other extents differ.
     """
+    shapes = [view.index.shape for view in views]
+    if len({(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}) > 1:
+        joint = " and ".join(str(list(shape)) for shape in shapes)
+        raise CspError(f"joins tensors of shapes {joint} without the batch")
     total = sum(view.channels for view in views)
     first, parts = 0, []
     for view in views:

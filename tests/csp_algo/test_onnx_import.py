@@ -229,6 +229,38 @@ def test_quantised_graphs_are_read_as_floats(rng, tmp_path):
     np.testing.assert_allclose(found[inside], expected[inside], atol=0.2501)
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT8, TensorProto.UINT8])
+def test_a_type_may_be_told_without_a_zero_point(kind, rng, tmp_path):
+    graph = small(rng)
+    made = graph.add(
+        "QuantizeLinear", graph.conv("x", 4, 3), graph.constant(0.5), output_dtype=kind
+    )
+    path = graph.save(
+        tmp_path / "g.onnx", graph.add("DequantizeLinear", made, graph.constant(0.5)), opset=21
+    )
+    (layer,) = import_graph(path).network.layers()
+    assert layer.relu == (kind == TensorProto.UINT8)
+
+
+def test_padding_may_lie_before_a_relu(rng, tmp_path):
+    graph = small(rng)
+    pads = graph.constant([0, 0, 1, 0, 0, 0, 1, 2], np.int64)
+    made = graph.add("Relu", graph.add("Pad", graph.conv("x", 4, 3), pads))
+    made = graph.conv(made, 2, 4, (3, 3))
+    imported, _ = check(tmp_path / "g.onnx", graph.model(made), *images(rng, (3, 6, 6)))
+    assert len(imported.network.layers()) == 2
+
+
+def test_a_map_of_which_only_the_shape_is_asked_is_left_out(rng, tmp_path):
+    graph = small(rng)
+    made = graph.conv("x", 4, 3, name="read")
+    shape = graph.add("Shape", graph.conv("x", 4, 3, name="asked"))
+    made = graph.add("Reshape", made, shape)
+    imported, _ = check(tmp_path / "g.onnx", graph.model(made), *images(rng, (3, 6, 6)))
+    assert [node.name for node in imported.network.nodes] == ["read"]
+    assert list(imported.origins) == ["read"]
+
+
 def test_the_end_may_stay_on_the_host(rng, tmp_path):
     graph = small(rng)
     made = graph.add("Flatten", graph.conv("x", 4, 3))
@@ -313,6 +345,18 @@ def unlike(g):
 def negative(g):
     norm = [np.ones(4), np.zeros(4), np.zeros(4), np.full(4, -1.0)]
     return g.add("BatchNormalization", g.conv("x", 4, 3), *map(g.constant, norm))
+
+
+def rounded_up(g, kind):
+    """Give a graph whose last windows hold nothing but what Pad has put there."""
+    pads = g.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64)
+    padded = g.add("Pad", g.add("Relu", g.conv("x", 4, 3)), pads)
+    return g.add(kind, padded, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+
+
+def flat_and_not(g):
+    mean = g.add("GlobalAveragePool", "x")
+    return g.add("Concat", mean, g.add("Flatten", mean), axis=1)
 
 
 REFUSED = {
@@ -467,6 +511,43 @@ REFUSED = {
         r"node n0 \(Conv\): a kernel of extent 7 does not fit 6 columns",
     ),
     "no layer": (lambda g: g.add("Relu", g.add("Flatten", "x")), None),
+    "dropped at random": (
+        reading("Dropout", (0.5,), (True, np.bool_)),
+        r"node n1 \(Dropout\): training_mode is 1, only 0 is possible",
+    ),
+    "a dimension twice": (
+        reading("Unsqueeze", ([4, 4], np.int64)),
+        r"node n1 \(Unsqueeze\): axes \[4, 4\] name a dimension twice",
+    ),
+    "dimensions joined": (
+        flat_and_not,
+        r"node n2 \(Concat\): joins tensors of shapes \[3, 1, 1\] and \[3\] without",
+    ),
+    "padded with a map": (
+        lambda g: g.add("Pad", "x", g.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64), "x"),
+        r"node n0 \(Pad\): its value x is not a constant",
+    ),
+    "no integers": (
+        reading("QuantizeLinear", (0.5,), (0.0,)),
+        r"node n1 \(QuantizeLinear\): its zero point is float32 \[\], not one integer",
+    ),
+    "zero point of a map": (
+        lambda g: g.add(
+            "DequantizeLinear",
+            g.add("QuantizeLinear", g.conv("x", 4, 3), g.constant(0.5)),
+            g.constant(0.5),
+            "x",
+        ),
+        r"node n2 \(DequantizeLinear\): its zero point x is not a constant",
+    ),
+    "padded and rounded up": (
+        lambda g: rounded_up(g, "MaxPool"),
+        r"node n3 \(MaxPool\): reads a padded map and rounds up to \[4, 4\] windows, not \[3, 3\]",
+    ),
+    "padded and rounded up, mean": (
+        lambda g: rounded_up(g, "AveragePool"),
+        r"node n3 \(AveragePool\): reads a padded map and rounds up to \[4, 4\] windows",
+    ),
     "training": (
         lambda g: g.add(
             "BatchNormalization",
@@ -555,6 +636,24 @@ def test_a_corrupt_file_is_told(data, tmp_path, rng):
     path.write_bytes(data)
     with pytest.raises(CspError, match=rf"^{path}: is no valid ONNX: "):
         import_graph(path)
+
+
+@pytest.mark.parametrize("name", ["g.json", "g.textproto", "g.onnxtxt"])
+def test_a_name_does_not_tell_the_format(name, rng, tmp_path):
+    graph = small(rng)
+    path = graph.save(tmp_path / "g.onnx", graph.conv("x", 4, 3)).rename(tmp_path / name)
+    assert import_graph(path).network.layers()
+    path.write_bytes(b"{ nonsense")
+    with pytest.raises(CspError, match=rf"^{path}: is no valid ONNX: "):
+        import_graph(path)
+
+
+@pytest.mark.parametrize("opset", [4, 6])
+def test_old_operators_are_refused(opset, rng, tmp_path):
+    """They broadcast in another way, and have attributes where inputs are now."""
+    graph = small(rng)
+    model = graph.model(graph.conv("x", 4, 3), opset=opset)
+    refused(tmp_path / "g.onnx", model, rf": has opset {opset}, at least 7 is needed$")
 
 
 def test_a_missing_file_is_told(tmp_path):
