@@ -7,7 +7,6 @@ import json
 import platform
 import shlex
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from csp_algo import container
+from csp_algo import arrays, container
 from csp_algo.errors import CspError
 from csp_algo.inspect import summarise
 from csp_algo.integers import ActDtype
@@ -135,21 +134,13 @@ def load_images(path: Path, count: int, source: Input) -> Images:
     CspError
         The file cannot be read, holds something else, or has fewer images.
     """
-    arrays = {}
-    try:
-        # A file of arrays only: allow_pickle would let it run code.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            for name in ("images", "labels"):
-                if name not in file:
-                    raise CspError(f"{path}: has no array {name}")
-                arrays[name] = file[name]
-    except CspError:
-        raise
-    except OSError as error:
-        raise CspError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise CspError(f"{path}: is not a file of arrays: {error}") from error
-    pixels, labels = arrays["images"], arrays["labels"]
+    with arrays.opened(path) as file:
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise CspError("is not a file of arrays: holds one without a name")
+        for name in ("images", "labels"):
+            if name not in file:
+                raise CspError(f"has no array {name}")
+        pixels, labels = file["images"], file["labels"]
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.dtype != np.uint8 or pixels.shape[1:] != source.shape:

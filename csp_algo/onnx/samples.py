@@ -3,12 +3,12 @@
 
 import dataclasses
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from csp_algo import arrays
 from csp_algo.errors import CspError, located
 from csp_algo.integers import ActDtype
 from csp_algo.network import Input
@@ -68,7 +68,8 @@ def load_samples(
             raise CspError(f"{folder}: there is no .npy in this folder")
         values = np.concatenate([_read(file, graph.input, shape) for file in files])
     else:
-        values = _read(folder, graph.input, shape)[:limit]
+        values = _read(folder, graph.input, shape)
+    values = values[:limit]
     source = _input(imported.network.input, values)
     maps = imported.maps(source.name, values)
     images = quantise_values(maps, source.dtype, source.scale).astype(source.dtype.numpy)
@@ -86,8 +87,8 @@ def _input(source: Input, values: npt.NDArray[np.float64]) -> Input:
 
 
 def _read(path: Path, name: str, shape: list[int]) -> npt.NDArray[np.float64]:
+    values = _array(path, name)
     with located(str(path)):
-        values = _array(path, name)
         if values.dtype.kind not in "fiu":
             raise CspError(f"samples are {values.dtype}, not numbers")
         if list(values.shape) == shape:
@@ -107,17 +108,12 @@ def _read(path: Path, name: str, shape: list[int]) -> npt.NDArray[np.float64]:
 
 
 def _array(path: Path, name: str) -> Array:
-    try:
-        with path.open("rb") as file:
-            # Never a pickle: samples come from strangers.
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return np.asarray(loaded)
-            if name not in loaded.files and len(loaded.files) != 1:
-                found = ", ".join(loaded.files)
-                raise CspError(f"holds the arrays {found}, none of them is called {name}")
-            return np.asarray(loaded[name if name in loaded.files else loaded.files[0]])
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-        if isinstance(error, CspError):
-            raise
-        raise CspError(f"cannot be read: {error}") from error
+    with arrays.opened(path) as loaded:
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            return np.asarray(loaded)
+        if not loaded.files:
+            raise CspError("holds no array")
+        if name not in loaded.files and len(loaded.files) != 1:
+            found = ", ".join(loaded.files)
+            raise CspError(f"holds the arrays {found}, none of them is called {name}")
+        return np.asarray(loaded[name if name in loaded.files else loaded.files[0]])

@@ -67,6 +67,13 @@ def test_a_folder_holds_one_sample_a_file(imported, tmp_path):
     assert samples.images[:, 0, 0, 0].tolist() == [0, 1]
 
 
+def test_the_limit_is_one_of_samples_not_of_files(imported, tmp_path):
+    for number in (0, 1):
+        np.save(tmp_path / f"s{number}.npy", np.full((3, 3, 4, 5), number))
+    samples = load_samples(tmp_path, imported, limit=4)
+    assert samples.images[:, 0, 0, 0].tolist() == [0, 0, 0, 1]
+
+
 def nan(position):
     values = np.zeros((2, 3, 4, 5))
     values[position] = np.nan
@@ -81,7 +88,7 @@ def nan(position):
         (nan((1, 2, 0, 4)), r"sample \[1, 2, 0, 4\] is nan$"),
         (-np.inf + np.zeros((1, 3, 4, 5)), r"sample \[0, 0, 0, 0\] is -inf$"),
         (np.full((1, 3, 4, 5), "a"), r"samples are <U1, not numbers$"),
-        (np.full((1, 3, 4, 5), {}), r"cannot be read: Object arrays cannot be loaded"),
+        (np.full((1, 3, 4, 5), {}), r"is not a file of arrays: Object arrays cannot be loaded"),
     ],
 )
 def test_wrong_samples_are_told(values, message, imported, tmp_path):
@@ -98,13 +105,16 @@ def test_wrong_files_are_told(imported, tmp_path):
     with pytest.raises(CspError, match=r"s\.npz: holds the arrays a, b, none of them is called x$"):
         load_samples(path, imported)
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(CspError, match=r"s\.npz: cannot be read: "):
+    with pytest.raises(CspError, match=r"s\.npz: is not a file of arrays: "):
         load_samples(path, imported)
-    with pytest.raises(CspError, match=r"none\.npy: cannot be read: .*No such file"):
+    with pytest.raises(CspError, match=r"none\.npy: cannot be read: No such file"):
         load_samples(tmp_path / "none.npy", imported)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CspError, match=r"empty: there is no \.npy in this folder$"):
         load_samples(tmp_path / "empty", imported)
+    np.savez(path)
+    with pytest.raises(CspError, match=r"s\.npz: holds no array$"):
+        load_samples(path, imported)
 
 
 # --- The pruned graph ------------------------------------------------------------------------
