@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx.numpy_helper
 
 from csp_algo.errors import CspError, located
-from csp_algo.onnx.graph import attributes, title
+from csp_algo.onnx.graph import SHAPE_ONLY, attributes, title
 from csp_algo.onnx.importer import Imported
 from csp_algo.onnx.runtime import Array
 from csp_algo.onnx.views import Indices
@@ -32,16 +32,21 @@ def pruned_model(imported: Imported, pruned: FloatNetwork) -> bytes:
     Raises
     ------
     CspError
-        A layer's weights are no initialiser, but computed, or two layers that share one lost
-        different weights; the message names the file and the layer.
+        The weights of a layer that lost some, or shares some that are lost, are no initialiser, but
+        computed, or two layers that share one keep different weights; the message names the file
+        and the layer.
     """
     sources = _Sources(imported)
     masks: dict[str, tuple[str, Mask]] = {}
     zeros: dict[str, Array] = {}
     before = {layer.name: layer for layer in imported.network.layers()}
+    layers = [layer for layer in pruned.layers() if layer.name in imported.origins]
+    # Those that lost nothing come last: they are to keep what they share with others.
+    layers.sort(key=lambda layer: np.array_equal(before[layer.name].weights, layer.weights))
     with located(imported.graph.path):
-        for layer in pruned.layers():
-            if np.array_equal(before[layer.name].weights, layer.weights):
+        for layer in layers:
+            intact = np.array_equal(before[layer.name].weights, layer.weights)
+            if intact and sources.initialisers(layer).isdisjoint(masks):
                 continue
             with located(f"layer {layer.name}"):
                 name, mask, zero = sources.mask(layer)
@@ -85,6 +90,17 @@ class _Sources:
         # Zeros of the graph itself are left as they are.
         return name, mask.reshape(initialiser.shape), zero
 
+    def initialisers(self, layer: FloatLayer) -> set[str]:
+        """Give the initialisers of which a layer's weights are made."""
+        found, tensors = set(), [self.imported.origins[layer.name].tensor]
+        while tensors:
+            tensor = tensors.pop()
+            if tensor in self.graph.initialisers:
+                found.add(tensor)
+            elif self.makers[tensor].op_type not in SHAPE_ONLY:
+                tensors.extend(name for name in self.makers[tensor].input if name)
+        return found
+
     def follow(self, tensor: str) -> tuple[str, Indices, Array]:
         """Give the initialiser of a constant, the number in it of each element, and its 0."""
         if tensor in self.graph.initialisers:
@@ -99,7 +115,7 @@ class _Sources:
                 raise CspError(f"computes {tensor}, which is no initialiser that could be pruned")
             name, index, zero = self.follow(node.input[0])
             if node.op_type != "Cast":
-                inputs = {key: self.constant(key) for key in node.input if key}
+                inputs = {key: self.imported.constants[key] for key in node.input if key}
                 inputs[node.input[0]] = index
                 index = self.graph.evaluate(node, inputs)[tensor]
             return name, index, zero
@@ -109,17 +125,9 @@ class _Sources:
         if node.op_type == "DequantizeLinear" and len(node.input) > 2 and node.input[2]:
             initialiser = self.graph.initialisers[name]
             if initialiser.dtype.kind in "iu":
-                point = self.constant(node.input[2])
+                point = self.imported.constants[node.input[2]]
                 shape = [1] * initialiser.ndim
                 if point.size > 1:
                     shape[attributes(node).get("axis", 1)] = point.size
                 zero = point.reshape(shape)
         return name, index, zero
-
-    def constant(self, name: str) -> Array:
-        """Give a constant of the graph."""
-        if name in self.graph.initialisers:
-            return self.graph.initialisers[name]
-        node = self.makers[name]
-        inputs = {key: self.constant(key) for key in node.input if key}
-        return self.graph.evaluate(node, inputs)[name]

@@ -42,6 +42,8 @@ class Imported:
     graph : Graph
     network : FloatNetwork
         With an input of int8 and scale 1: only samples say what it needs.
+    constants : mapping of tensor name to array
+        Initialisers, and what is computed of them and of shapes.
     origins : mapping of layer name to Origin
         Where weights are from; a layer that stands for a lone ReLU, sum or scale has none.
     tensors : mapping of value name to (tensor, int64 array)
@@ -52,6 +54,7 @@ class Imported:
 
     graph: Graph
     network: FloatNetwork
+    constants: Mapping[str, Array]
     origins: Mapping[str, Origin]
     tensors: Mapping[str, tuple[str, Indices]]
     host: tuple[HostNode, ...]
@@ -116,6 +119,7 @@ class _Import:
         return Imported(
             graph=self.graph,
             network=FloatNetwork(name=name, input=source, nodes=tuple(nodes.values())),
+            constants=self.build.constants,
             origins={key: each for key, each in self.build.origins.items() if key in kept},
             tensors={key: each for key, each in self.build.tensors.items() if key in kept},
             host=tuple(self.host),

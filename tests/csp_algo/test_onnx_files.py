@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from csp_algo.errors import CspError
 from csp_algo.integers import ActDtype
@@ -163,6 +163,24 @@ def test_the_pruned_file_is_what_was_pruned(rule, rng, tmp_path):
     assert before.SerializeToString() == now.SerializeToString()
 
 
+def test_weights_may_have_the_shape_of_a_map(rng, tmp_path):
+    graph = Graph(rng, (1, 16, 1, 1))
+    shape = graph.add(
+        "Concat", graph.constant([16], np.int64), graph.add("Shape", "x", start=1), axis=0
+    )
+    made = graph.add("Conv", "x", graph.add("Reshape", graph.random(16, 16), shape), name="conv")
+    model = graph.model(made)
+    output = helper.make_tensor_value_info(made, TensorProto.FLOAT, ["N", 16, 1, 1])
+    model.graph.output[0].CopyFrom(output)
+    onnx.save(model, tmp_path / "g.onnx")
+    imported = import_graph(tmp_path / "g.onnx")
+    after = prune(imported.network, {"conv": 0.5}, 4)
+    model = onnx.load_model_from_string(pruned_model(imported, after))
+    found = numpy_helper.to_array(model.graph.initializer[1])
+    kept = after.layers()[0].weights.reshape(16, 16)
+    np.testing.assert_array_equal(found, kept.astype(np.float32))
+
+
 def test_quantised_weights_lose_to_their_zero_point(rng, tmp_path):
     graph = Graph(rng, (1, 16, 4, 5))
     levels = graph.constant(rng.integers(-127, 128, (16, 16, 1, 1)), np.int8)
@@ -197,6 +215,22 @@ def test_layers_that_share_weights_must_agree(rng, tmp_path):
     imported = import_graph(graph.save(tmp_path / "g.onnx", made))
     after = prune(imported.network, {"n0": 0.5, "n1": 0.25}, 4)
     with pytest.raises(CspError, match=r"layer n1: shares c0 with layer n0, which keeps other w"):
+        pruned_model(imported, after)
+
+
+def test_a_layer_that_lost_nothing_keeps_what_it_shares(rng, tmp_path):
+    graph = Graph(rng, (1, 16, 4, 5))
+    shared = graph.random(16, 16, 1, 1)
+    twice = graph.add("Mul", shared, graph.constant(2.0), name="twice")
+    made = graph.add("Conv", graph.add("Conv", "x", shared), shared)
+    imported = import_graph(graph.save(tmp_path / "g.onnx", made))
+    after = prune(imported.network, {"n2": 0.5}, 4)
+    with pytest.raises(CspError, match=r"layer n\d: shares c0 with layer n\d, which keeps other w"):
+        pruned_model(imported, after)
+    made = graph.add("Conv", graph.add("Conv", "x", shared), twice)
+    imported = import_graph(graph.save(tmp_path / "g.onnx", made))
+    after = prune(imported.network, {"n3": 0.5}, 4)
+    with pytest.raises(CspError, match=r"layer n4: node twice \(Mul\): computes t0"):
         pruned_model(imported, after)
 
 
