@@ -196,8 +196,15 @@ def repack(
     """Make a network anew for another array."""
     from csp_algo import container
 
-    container.save(container.repack(container.load(file), cols=cols, period=period), output)
+    network = container.load(file)
+    container.save(container.repack(network, cols=cols, period=period), output)
     typer.echo(f"wrote {output}")
+    rounded = [layer.name for layer in network.layers() if layer.acc_shift]
+    if rounded and period != network.period:
+        typer.echo(
+            f"T was {network.period} and sums are rounded in {', '.join(rounded)}: "
+            "other integers come out"
+        )
 
 
 @app.command()
@@ -229,7 +236,7 @@ def compile_(
     file: NetworkFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     preset: PresetName = PRESET,
-    images: ImageCount = IMAGES,
+    images: Annotated[int, typer.Option(help="How many images the program takes.")] = IMAGES,
     acc_bits: AccBits = None,
     max_period: MaxPeriod = None,
     map_bytes: MapBytes = 0,

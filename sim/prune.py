@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 TOLERANCE = 1e-3
 #: What costs are shown in; energy is reckoned in pJ.
 UNITS = {Of.WEIGHTS: "weights", Of.CYCLES: "cycles", Of.ENERGY: "µJ"}
-#: Largest sparsity for which filters are put in order under a budget.
+#: Largest sparsity for which filters are put in order.
 MOST_ZEROS = 0.9
 #: Samples on which the networks are compared, the first ones.
 COMPARED = 4
@@ -89,6 +89,15 @@ class Options:
             raise CspError(f"--of {self.of} goes with --budget, not with --target")
         if self.budget is not None and self.rule is not None:
             raise CspError(f"--rule {self.rule} goes with --target, not with --budget")
+        taken = {self.model.resolve(): "MODEL", self.samples.resolve(): "--samples"}
+        for name, path in (("-o", self.output), ("--onnx", self.onnx)):
+            if path is not None:
+                other = taken.setdefault(path.resolve(), name)
+                if other != name:
+                    raise CspError(f"{path}: is the file of {other} and of {name}")
+                # It may take minutes until something is written.
+                if not path.parent.is_dir():
+                    raise CspError(f"{path}: cannot be written: {path.parent} is no folder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,16 +201,18 @@ def run(options: Options, console: Console) -> Pruned:
             few = samples.images[:COMPARED]
             values = pruned.forward(few)
             noise = _noise(integers, few, values, config.acc_bits)
-        container.save(integers, options.output)
+        contents = {options.output: container.to_bytes(integers)}
         difference = None
         if options.onnx is not None:
             with phases.phase("ONNX Runtime") as tell:
                 plain = reorder.reorder_floats(pruned, orders.inverse())
                 model = onnx["export"].pruned_model(imported, plain)
-                container.write_atomically(options.onnx, model)
+                contents[options.onnx] = model
                 maps = plain.forward(few)
                 found = onnx["witness"].run(imported, model, samples.floats[:COMPARED])
                 difference = _difference(found, maps, len(few), tell)
+        for path, data in contents.items():
+            container.write_atomically(path, data)
     spent = None
     if measured is not None:
         costs = measured.meter.nodes(integers)
@@ -234,16 +245,16 @@ def _layers(path: Path, network: FloatNetwork, origins: Mapping[str, object]) ->
 
 
 def _targets(network: FloatNetwork, names: tuple[str, ...], options: Options) -> dict[str, float]:
-    """Give the sparsities for which filters are put in order: with a budget, its complement."""
-    if options.target is not None:
-        return dict.fromkeys(names, options.target)
-    assert options.budget is not None
-    aim = min(1 - options.budget, MOST_ZEROS)
-    return {
-        layer.name: max(aim, sparsity(layer.weights))
-        for layer in network.layers()
-        if layer.name in names
-    }
+    """Give the sparsities for which filters are put in order: with a budget, its complement.
+
+    A layer that is sparser already has its own, and one without a weight has no order.
+    """
+    aim = options.target
+    if aim is None:
+        assert options.budget is not None
+        aim = 1 - options.budget
+    zeros = {each.name: sparsity(each.weights) for each in network.layers() if each.name in names}
+    return {name: max(min(aim, MOST_ZEROS), own) for name, own in zeros.items() if own < 1}
 
 
 def _pruned(
@@ -297,7 +308,8 @@ def _difference(
         for name, values in runtime.items():
             own = maps[name][number : number + 1]
             largest = float(np.abs(own).max()) or 1.0
-            worst = max(worst, float(np.abs(values - own).max()) / largest)
+            # Unlike max, this keeps what is no number.
+            worst = float(np.maximum(worst, np.abs(values - own).max() / largest))
         tell("", (number + 1) / count)
     return worst
 
@@ -335,16 +347,19 @@ def _show(
     if result.spent is not None and options.budget is not None:
         _show_spent(console, options.budget, result.spent, network)
     if reason is not None:
-        console.print(f"preset {options.preset} cannot run it: {reason}", highlight=False)
+        why = f"preset {options.preset} cannot run it: {reason}"
+        console.print(why, highlight=False, markup=False)
     for node in imported.host:
-        console.print(f"host: {node.name} ({node.kind}): {node.why}", highlight=False)
-    console.print(f"wrote {options.output}", highlight=False, soft_wrap=True)
+        why = f"host: {node.name} ({node.kind}): {node.why}"
+        console.print(why, highlight=False, markup=False)
+    console.print(f"wrote {options.output}", highlight=False, markup=False, soft_wrap=True)
     if result.difference is not None:
         verdict = "equal" if result.equal else f"differs by more than {TOLERANCE:g}"
         console.print(
             f"wrote {options.onnx}: ONNX Runtime {verdict}, largest difference "
             f"{result.difference:.1e} of a map's largest value",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 

@@ -57,10 +57,12 @@ def run(options: Options, console: Console) -> bool:
         Something does not fit, a tool is missing, or the core reports an error.
     """
     config = options.config
+    if options.latency < 0:
+        raise CspError(f"--latency must be 0 or more, not {options.latency}")
+    if options.rate is not None and (options.rate < 1 or config.cols % options.rate):
+        raise CspError(f"--rate must divide {config.cols} bytes, not {options.rate}")
     network = demo.fitted(container.load(options.network), config)
     images = demo.load_images(options.data or demo.IMAGES, options.images, network.input)
-    if options.rate is not None and config.cols % options.rate:
-        raise CspError(f"--rate must divide {config.cols} bytes, not {options.rate}")
     timing = Timing(
         read_latency=options.latency,
         write_latency=options.latency,
@@ -68,7 +70,7 @@ def run(options: Options, console: Console) -> bool:
         write_rate=options.rate,
     )
     with demo.Phases(console) as phases:
-        with phases.phase("golden model") as tell:
+        with phases.phase("golden model"):
             choices = Choices(expose=options.copies)
             task = execute.Task.make(network, config, images.pixels, choices)
         with phases.phase("Verilog and its simulator") as tell:

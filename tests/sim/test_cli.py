@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def network():
     rng = np.random.default_rng(3)
-    return strategies.network_of(strategies.random_layer(rng, cols=4, period=4), name="small")
+    layer = strategies.random_layer(rng, cols=4, period=4, acc_shift=0)
+    return strategies.network_of(layer, name="small")
 
 
 @pytest.fixture
@@ -190,6 +191,31 @@ def test_repack_into_a_missing_folder(refused, file, tmp_path):
     output = tmp_path / "no" / "out.csp"
     message = refused("repack", file, "--cols", 8, "--period", 4, "-o", output)
     assert str(output) in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--rate", 0, "must divide 8 bytes, not 0"),
+        ("--rate", -4, "must divide 8 bytes, not -4"),
+        ("--latency", -1, "must be 0 or more, not -1"),
+    ],
+)
+def test_a_memory_out_of_range(refused, file, option, value, words):
+    assert refused("run", file, option, value) == f"csp: {option} {words}\n"
+
+
+def test_repack_tells_that_rounded_sums_change(tmp_path, capfd):
+    rng = np.random.default_rng(3)
+    layer = strategies.random_layer(rng, cols=4, period=4, acc_shift=3)
+    file, output = tmp_path / "rounded.csp", tmp_path / "out.csp"
+    container.save(strategies.network_of(layer), file)
+    assert csp("repack", file, "--cols", 8, "--period", 4, "-o", output) == 0
+    assert capfd.readouterr().out == f"wrote {output}\n"
+    assert csp("repack", file, "--cols", 4, "--period", 8, "-o", output) == 0
+    assert capfd.readouterr().out == (
+        f"wrote {output}\nT was 4 and sums are rounded in {layer.name}: other integers come out\n"
+    )
 
 
 def test_unknown_preset(refused, tmp_path):

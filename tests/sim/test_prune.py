@@ -109,6 +109,45 @@ def test_a_difference_is_an_exit_code(model, samples, tmp_path, capfd, monkeypat
     assert "ONNX Runtime differs by more than 0" in " ".join(capfd.readouterr().out.split())
 
 
+def test_what_is_no_number_differs():
+    """As where ONNX Runtime's float32 overflows."""
+    found, own = {"a": np.full((1, 1, 1, 1), np.nan)}, {"a": np.ones((1, 1, 1, 1))}
+    difference = csp_prune._difference([found], own, 1, lambda *_: None)
+    result = csp_prune.Pruned(network=None, noise={}, difference=difference, spent=None)
+    assert not result.equal
+
+
+def test_names_are_no_markup(rng, samples, tmp_path, capfd):
+    graph = Graph(rng, (1, 3, 8, 8))
+    made = graph.conv(graph.conv("x", 16, 3), 16, 16, (3, 3), strides=[3, 3], name="[/odd]")
+    path = graph.save(tmp_path / "net.onnx", graph.add("Softmax", made, name="[/soft]"))
+    (tmp_path / "[bold]").mkdir()
+    output, pruned = tmp_path / "[bold]" / "net.csp", tmp_path / "[bold]" / "net.onnx"
+    assert run(path, samples, output, "--onnx", pruned) == 0
+    out = capfd.readouterr().out
+    assert f"wrote {output}\n" in out
+    assert f"wrote {pruned}: ONNX Runtime equal" in " ".join(out.split())
+    assert "host: [/soft] (Softmax)" in out
+    assert "cannot run it: layer [/odd]" in " ".join(out.split())
+
+
+def test_a_layer_may_be_sparser_than_all_of_them(rng, samples, tmp_path):
+    """It counts with its own zeros while filters are put in order, one without a weight not."""
+    for few in (4, 0):
+        graph = Graph(rng, (1, 3, 8, 8))
+        weights = rng.standard_normal((16, 16, 1, 1))
+        weights[:, few:] = 0
+        made = graph.add("Relu", graph.conv("x", 16, 3))
+        thin = graph.add("Conv", made, graph.constant(weights), graph.random(16), name="thin")
+        made = graph.conv(graph.conv(thin, 32, 16, name="thick"), 10, 32)
+        path = graph.save(tmp_path / "net.onnx", made)
+        output = tmp_path / "net.csp"
+        assert run(path, samples, output, target=0.5) == 0
+        weights, kept = csp_prune.totals(container.load(output), ("thin", "thick"))
+        assert abs(1 - kept / weights - 0.5) < 0.03
+        assert budgeted(path, samples, output, budget=0.8) == 0
+
+
 def budgeted(model, samples, output, *more, budget=0.5):
     common = ["--samples", samples, "-o", output, "--preset", "tiny_4x4"]
     return csp("prune", model, "--budget", budget, *common, *more)
@@ -164,6 +203,47 @@ def test_options_that_do_not_go_together_are_told(options, message, model, sampl
     assert csp("prune", model, "--samples", samples, "-o", output, *options) == 2
     assert capfd.readouterr().err == f"csp: {message}\n"
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "onnx", "message"),
+    [
+        ("net.csp", "net.csp", "net.csp: is the file of -o and of --onnx"),
+        ("net.csp", "x/../net.csp", "net.csp: is the file of -o and of --onnx"),
+        ("net.onnx", None, "net.onnx: is the file of MODEL and of -o"),
+        ("net.csp", "net.onnx", "net.onnx: is the file of MODEL and of --onnx"),
+        ("samples.npz", None, "samples.npz: is the file of --samples and of -o"),
+    ],
+)
+def test_no_file_takes_the_place_of_another(output, onnx, message, model, samples, tmp_path, capfd):
+    (tmp_path / "x").mkdir()
+    before = {path: path.read_bytes() for path in (model, samples)}
+    more = [] if onnx is None else ["--onnx", tmp_path / onnx]
+    err = refused(capfd, model, samples, tmp_path / output, *more)
+    assert err.endswith(f"{message}\n")
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert not (tmp_path / "net.csp").exists()
+
+
+def test_a_missing_folder_is_told_before_the_work(model, samples, tmp_path, capfd):
+    output = tmp_path / "none" / "net.csp"
+    assert run(model, samples, output) == 2
+    assert capfd.readouterr() == (
+        "",
+        f"csp: {output}: cannot be written: {output.parent} is no folder\n",
+    )
+
+
+def test_nothing_is_written_if_the_graph_cannot_be(rng, samples, tmp_path, capfd):
+    graph = Graph(rng, (1, 3, 8, 8))
+    weights = graph.add("Mul", graph.random(16, 16, 1, 1), graph.constant(2.0), name="twice")
+    made = graph.add("Conv", graph.conv("x", 16, 3), weights, name="computed")
+    path = graph.save(tmp_path / "net.onnx", made)
+    output, pruned = tmp_path / "net.csp", tmp_path / "pruned.onnx"
+    assert run(path, samples, output, "--onnx", pruned) == 2
+    assert "layer computed: node twice (Mul): computes" in capfd.readouterr().err
+    assert not output.exists()
+    assert not pruned.exists()
 
 
 def test_a_budget_out_of_reach_is_told(model, samples, tmp_path, capfd):

@@ -118,7 +118,7 @@ def run(options: Options, console: Console) -> Comparison:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(table(comparison))
     for path in paths:
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return comparison
 
 
