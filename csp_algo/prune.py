@@ -42,8 +42,8 @@ def prunable(network: FloatNetwork) -> tuple[str, ...]:
 def tap_moments(network: FloatNetwork, images: npt.NDArray[np.integer]) -> dict[str, Floats]:
     """Give the mean of the squared activations of each tap of each layer, float64 [groups, J].
 
-    A hundredth of the layer's mean is added, so that no weight is worth nothing because these
-    images happen not to meet it.
+    A hundredth of the layer's mean, or of 1 if that is 0, is added, so that no weight is worth
+    nothing because these images happen not to meet it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def tap_moments(network: FloatNetwork, images: npt.NDArray[np.integer]) -> dict[
         for layer in network.layers():
             squares = np.square(layer.geometry.unfold(values[layer.input])).mean(axis=(1, 2, 3))
             sums[layer.name] = sums.get(layer.name, 0.0) + squares / len(images)
-    return {name: each + UNSEEN * each.mean() for name, each in sums.items()}
+    return {name: each + UNSEEN * (each.mean() or 1.0) for name, each in sums.items()}
 
 
 def prune(

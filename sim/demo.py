@@ -190,7 +190,7 @@ class Phases:
         self._console = console
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}", table_column=None),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             TextColumn("{task.percentage:3.0f} %"),
             TimeElapsedColumn(),

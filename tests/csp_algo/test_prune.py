@@ -117,3 +117,11 @@ def test_moments_are_those_of_the_taps():
         return np.square(layer.forward(source) - dense.forward(source)).sum()
 
     assert error(pruned) < error(other)
+
+
+def test_a_layer_that_meets_nothing_is_pruned_all_the_same():
+    """A layer before it may be dead, or the images black."""
+    network = float_network()
+    moments = tap_moments(network, np.zeros((1, 8, 8, 3), dtype=np.int8))
+    pruned = prune_whole(network, ["layer1"], 0.5, 32, moments=moments)
+    assert abs(cascade.sparsity(pruned.nodes[1].weights) - 0.5) < 0.01

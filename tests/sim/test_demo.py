@@ -2,9 +2,11 @@
 """The main job, end to end on small things, and all that can be wrong with what it is given."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from csp_algo import container
 from csp_algo.errors import CspError
@@ -195,6 +197,14 @@ def test_missing_compiler(refused, tiny, monkeypatch):
 
 def test_page_in_the_place_of_a_folder(refused, tiny, tmp_path):
     assert f"{tmp_path}: cannot be written" in refused("demo", *tiny, "--report", tmp_path)
+
+
+def test_names_beside_a_bar_are_no_markup():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with demo.Phases(console) as phases, phases.phase("core") as tell:
+        tell("layer [/odd] of [bold]", 0.5)
+        phases._bars.refresh()
+    assert "core: layer [/odd] of [bold]" in console.file.getvalue()
 
 
 def saved(path, **arrays):
