@@ -107,7 +107,8 @@ class _Import:
         if self.graph.output not in self._hosted:
             if not self.build.known(self.graph.output):
                 raise CspError(f"the output {self.graph.output} does not depend on the input")
-            self._read[self.build.view(self.graph.output).value] = self.graph.output
+            with located(f"output {self.graph.output}"):
+                self._leave_map(self.graph.output)
         if len(self._read) != 1:
             names = ", ".join(self._read)
             raise CspError(f"the host reads {len(self._read)} maps ({names}), only 1 is possible")
@@ -168,4 +169,10 @@ class _Import:
         self.host.append(HostNode(name=label(node), kind=node.op_type, why=why))
         self._hosted.update(node.output)
         for tensor in maps:
-            self._read[self.build.view(tensor).value] = tensor
+            self._leave_map(tensor)
+
+    def _leave_map(self, tensor: str) -> None:
+        """Let the host read a map; nothing would pad it."""
+        view = self.build.view(tensor)
+        view.check_whole()
+        self._read[view.value] = tensor

@@ -347,6 +347,10 @@ def negative(g):
     return g.add("BatchNormalization", g.conv("x", 4, 3), *map(g.constant, norm))
 
 
+def padded(g):
+    return g.add("Pad", g.conv("x", 4, 3), g.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64))
+
+
 def rounded_up(g, kind):
     """Give a graph whose last windows hold nothing but what Pad has put there."""
     pads = g.constant([0, 0, 0, 0, 0, 0, 1, 1], np.int64)
@@ -558,6 +562,11 @@ REFUSED = {
         ),
         r"node n1 \(BatchNormalization\): training_mode is 1",
     ),
+    "padding for the host": (
+        lambda g: g.add("Sigmoid", padded(g)),
+        r"node n2 \(Sigmoid\): reads a part of a map, or a padded one",
+    ),
+    "padding at the end": (padded, r"output t1: reads a part of a map, or a padded one"),
     "another zero point": (
         lambda g: g.add(
             "DequantizeLinear",
