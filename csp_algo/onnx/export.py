@@ -125,9 +125,22 @@ class _Sources:
         if node.op_type == "DequantizeLinear" and len(node.input) > 2 and node.input[2]:
             initialiser = self.graph.initialisers[name]
             if initialiser.dtype.kind in "iu":
-                point = self.imported.constants[node.input[2]]
-                shape = [1] * initialiser.ndim
-                if point.size > 1:
-                    shape[attributes(node).get("axis", 1)] = point.size
-                zero = point.reshape(shape)
+                points = _spread(self.imported.constants[node.input[2]], node, index.shape)
+                zero = np.empty(initialiser.size, dtype=initialiser.dtype)
+                zero[index.ravel()] = points.ravel()
+                zero = zero.reshape(initialiser.shape)
         return name, index, zero
+
+
+def _spread(points: Array, node: Any, shape: tuple[int, ...]) -> Array:
+    """Give the zero point of each element: there is one of all, of each channel or of blocks."""
+    settings = attributes(node)
+    axis = settings.get("axis", 1)
+    if points.ndim > 1:
+        whole = np.repeat(points, settings["block_size"], axis=axis)
+        return whole.take(np.arange(shape[axis]), axis=axis)  # the last block may be shorter
+    if points.size > 1:
+        aligned = [1] * len(shape)
+        aligned[axis] = points.size
+        points = points.reshape(aligned)
+    return np.broadcast_to(points, shape)

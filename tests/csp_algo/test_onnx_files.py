@@ -197,6 +197,30 @@ def test_quantised_weights_lose_to_their_zero_point(rng, tmp_path):
     np.testing.assert_allclose(found, own, atol=1e-5 * np.abs(own).max())
 
 
+@pytest.mark.parametrize("kind", ["moved", "blocks"])
+def test_zero_points_are_those_of_the_elements(kind, rng, tmp_path):
+    """Of integers that were moved before they became floats, and of blocks of 8 of them."""
+    graph = Graph(rng, (1, 16, 1, 1))
+    levels = graph.constant(rng.integers(-127, 128, (16, 32)), np.int8)
+    if kind == "moved":
+        levels = graph.add("Transpose", levels, perm=[1, 0])
+        shape, options = (32,), {"axis": 0}
+    else:
+        shape, options = (2, 32), {"axis": 0, "block_size": 8}
+    zeros = graph.constant(rng.integers(-5, 6, shape), np.int8)
+    scales = graph.constant(rng.uniform(0.01, 0.02, shape))
+    weights = graph.add("DequantizeLinear", levels, scales, zeros, **options)
+    flat = graph.add("Flatten", "x")
+    made = graph.add("Gemm", flat, weights, transB=int(kind == "moved"))
+    imported = import_graph(graph.save(tmp_path / "g.onnx", made, opset=21))
+    after = prune(imported.network, dict.fromkeys(prunable(imported.network), 0.5), 4)
+    model = onnx.load_model_from_string(pruned_model(imported, after))
+    x = rng.integers(-128, 128, (1, 1, 1, 16)).astype(np.int8)
+    (found,) = runtime(model, x.transpose(0, 3, 1, 2))
+    own = after.forward(x)[after.nodes[-1].name].ravel()
+    np.testing.assert_allclose(found.ravel(), own, atol=1e-5 * np.abs(own).max())
+
+
 def test_computed_weights_cannot_be_pruned_in_the_file(rng, tmp_path):
     graph = Graph(rng, (1, 16, 4, 5))
     weights = graph.add("Mul", graph.random(16, 16, 1, 1), graph.constant(2.0), name="twice")
