@@ -45,7 +45,7 @@ def layer_of(record: dict[str, Any]) -> Layer:
     ours, rival, roof = record["costs"][OURS], record["costs"][RIVAL], record["roof"]
     slots = ours["cycles"] * ours["units"]
     useful = ours["useful_unit_cycles"] / slots
-    issued = roof["products"] * record["repeat"] / slots
+    issued = roof["products"] / slots  # of all repeats, as the cycles are
     zeros, empty = issued - useful, 1 - issued
     limit = BINDS.get(roof["limit"], f"the port of {roof['limit']}")
     return Layer(

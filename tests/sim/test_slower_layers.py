@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of layers that are slower than on SparTen."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+
+from csp_algo.geometry import Geometry
+from sim.model.constants import Constants
+from sim.peers import csp_h
+from sim.report.comparison import files, roofline
+from sim.workloads.catalogue import Work
+from sim.workloads.shapes.layer import LayerShape
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = 1000
@@ -18,11 +26,10 @@ def layers(monkeypatch):
     return module
 
 
-def record(module, name, *, cycles, useful, issued, limit, rival, repeat=1):
-    """Give a layer of the report, of one of its repeats ``issued`` products."""
+def record(module, name, *, cycles, useful, issued, limit, rival):
+    """Give a layer of the report."""
     return {
         "name": name,
-        "repeat": repeat,
         "roof": {"products": issued, "limit": limit},
         "costs": {
             module.OURS: {"cycles": cycles, "units": UNITS, "useful_unit_cycles": useful},
@@ -35,16 +42,7 @@ def report(module):
     made = [
         # 1,000,000 unit-cycles: 300,000 useful, 500,000 of zeros, 200,000 empty.
         record(module, "zeros", cycles=1000, useful=3e5, issued=8e5, limit="compute", rival=400),
-        record(
-            module,
-            "drain",
-            cycles=1000,
-            useful=2e5,
-            issued=1.5e5,
-            limit="drain",
-            rival=800,
-            repeat=2,
-        ),
+        record(module, "drain", cycles=1000, useful=2e5, issued=3e5, limit="drain", rival=800),
         record(module, "quick", cycles=1000, useful=9e5, issued=9e5, limit="compute", rival=1200),
     ]
     return {
@@ -62,6 +60,25 @@ def test_shares_and_reasons(layers):
     assert drain[1:4] == pytest.approx((0.8, 0.1, 0.7))
     assert drain.reason == "the drain"
     assert quick.speed == pytest.approx(1.2)
+
+
+def test_a_layer_that_repeats_is_told_as_one(layers):
+    """With the roof and the cost that the report writes."""
+    geometry = Geometry(in_shape=(8, 8, 32), filters=64)
+
+    def told(repeat):
+        shape = LayerShape(name="layer", geometry=geometry, repeat=repeat)
+        work = Work(shape=shape, weights=0.5, inputs=0.5, outputs=0.5)
+        cost, roof = roofline.layer(work, csp_h.Place(), csp_h.CspH(), Constants())
+        costs = dict.fromkeys((layers.OURS, layers.RIVAL), files.cost_fields(cost))
+        roof_fields = dataclasses.asdict(roof)
+        return layers.layer_of(
+            {"name": "layer", "repeat": repeat, "roof": roof_fields, "costs": costs}
+        )
+
+    once, thrice = told(1), told(3)
+    assert thrice[1:5] == pytest.approx(once[1:5])
+    assert 0 < thrice.zeros < 1
 
 
 def test_the_table(layers, tmp_path, capsys):
