@@ -236,10 +236,13 @@ def main() -> int:
     parser.add_argument("--of", default="cycles", choices=list(Of), type=Of)
     parser.add_argument("--budgets", default="0.5,0.3")
     arguments = parser.parse_args()
+    names = arguments.networks.split(",")
+    if strangers := set(names) - NETWORKS.keys():
+        parser.error(f"no network {min(strangers)!r}; there are {', '.join(NETWORKS)}")
     headings = ["network", "budget", "targets", f"{arguments.of} reached", "error", "accuracy"]
     print("| " + " | ".join(headings) + " |")
     print("|" + " --- |" * len(headings))
-    for name in arguments.networks.split(","):
+    for name in names:
         table(name, arguments.of, [float(each) for each in arguments.budgets.split(",")])
     return 0
 

@@ -342,6 +342,8 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="simulate SparTen again")
     options = parser.parse_args()
     names = list(SHAPES) if options.networks == "all" else options.networks.split(",")
+    if strangers := set(names) - SHAPES.keys():
+        parser.error(f"no network {min(strangers)!r}; there are {', '.join(SHAPES)}")
     spartens = SparTens(again=options.again)
     tell_sources()
     tell_ratios(names, spartens)

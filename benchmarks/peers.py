@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 
+from csp_algo.errors import CspError
 from sim.model.constants import Constants, Setting
 from sim.peers.base import Cost, together
 from sim.peers.catalogue import PEERS
@@ -82,12 +83,19 @@ def main() -> int:
     parser.add_argument("--packed", action="store_true", help="chunks across kernel columns")
     parser.add_argument("--no-sparten", action="store_true")
     options = parser.parse_args()
+    names = list(SHAPES) if options.networks == "all" else options.networks.split(",")
+    if strangers := set(names) - SHAPES.keys():
+        parser.error(f"no network {min(strangers)!r}; there are {', '.join(SHAPES)}")
     constants = Constants(setting=options.setting)
-    config = SparTen(start_up=options.start_up, schedule=options.schedule, packed=options.packed)
+    try:
+        config = SparTen(
+            start_up=options.start_up, schedule=options.schedule, packed=options.packed
+        )
+    except CspError as error:
+        parser.error(str(error))
 
     print(f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     slow = False
-    names = SHAPES if options.networks == "all" else options.networks.split(",")
     for name in names:
         network = workload(name)
         print("\n".join(network.provenance()))

@@ -143,11 +143,14 @@ def main() -> int:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--targets", default="0.5,0.8")
     arguments = parser.parse_args()
+    names = arguments.networks.split(",")
+    if strangers := set(names) - NETWORKS.keys():
+        parser.error(f"no network {min(strangers)!r}; there are {', '.join(NETWORKS)}")
     headings = ["network", "target", "order", "rule", "sparsity", "L1 kept", "L2 kept"]
     headings += ["layers alone", "logits", "ordering, s"]
     print("| " + " | ".join(headings) + " |")
     print("|" + " --- |" * len(headings))
-    for name in arguments.networks.split(","):
+    for name in names:
         table(name, [float(each) for each in arguments.targets.split(",")])
     return 0
 
