@@ -386,6 +386,19 @@ def test_errors_come_before_the_work(arguments, message, tmp_path, capfd, monkey
     assert err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("small")
+def test_a_missing_package_is_told_before_the_work(tmp_path, capfd, monkeypatch):
+    def missing(name):
+        raise CspError(f"the package of {name} is not installed")
+
+    monkeypatch.setattr(run, "real_workload", missing)
+    monkeypatch.setattr(run, "compare", None)  # would fail
+    assert csp("report", "small", "vgg16_hed", "-o", tmp_path) == 2
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "csp: the package of vgg16_hed is not installed\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_are_taken_once_and_all_are_the_default():
     assert run.named(["vgg16", "alexnet", "vgg16"]) == ("vgg16", "alexnet")
     assert run.named([]) == tuple(catalogue.SHAPES)

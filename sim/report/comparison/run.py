@@ -77,7 +77,7 @@ def run(options: Options, console: Console) -> Comparison:
     Raises
     ------
     CspError
-        A network is unknown, or the folder cannot be written.
+        A network is unknown or its package missing, or the folder cannot be written.
     """
     names = named(options.networks)
     if options.seed < 0:
@@ -87,10 +87,13 @@ def run(options: Options, console: Console) -> Comparison:
     networks = []
     start = time.monotonic()
     with Phases(console) as phases:
-        for name in names:
-            with phases.phase(name) as tell:
+        # A package that is missing is told before others have taken minutes.
+        with phases.phase("networks"):
+            workloads = [load(name, options.seed) for name in names]
+        for workload_ in workloads:
+            with phases.phase(workload_.name) as tell:
                 record = compare(
-                    load(name, options.seed),
+                    workload_,
                     tell,
                     config=config,
                     constants=constants,
