@@ -18,6 +18,8 @@ from sim.model import actions
 from sim.model.constants import Constants
 from sim.model.core.passes import pass_cycles
 from sim.model.energy import Core, energy
+from sim.peers.base import Traffic
+from sim.peers.csp_h import CspH, kept_energy
 from sim.program.compiler import compile_network
 from sim.program.passes import Pass
 
@@ -29,7 +31,7 @@ class Of(enum.StrEnum):
     WEIGHTS = "weights"
     #: Of the core, with a memory of 20 cycles of latency (:mod:`sim.model.core`).
     CYCLES = "cycles"
-    #: In pJ, of the chip and of DRAM (:mod:`sim.model.energy`).
+    #: In pJ, of the chip, its map memory if it has one, and of DRAM (:mod:`sim.model.energy`).
     ENERGY = "energy"
 
 
@@ -79,7 +81,9 @@ class Meter:
         done, constants = actions.count_expected(step, density), Constants()
         beats = done.input_beats + done.residual_beats + done.weight_beats + done.result_beats
         dram = constants.dram_byte * self.config.cols * beats
-        return sum(energy(done, cycles, Core(config=self.config), constants).values()) + dram
+        core = Core(config=self.config)
+        kept = kept_energy(_on_chip(step), CspH(core=core), constants)
+        return sum(energy(done, cycles, core, constants).values()) + kept + dram
 
 
 def densities(network: Network, values: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:
@@ -123,6 +127,14 @@ def _with_counts(layer: Layer, counts: Counts) -> Layer:
         for matrix, each in zip(layer.matrices, counts, strict=True)
     )
     return dataclasses.replace(layer, matrices=matrices)
+
+
+def _on_chip(step: Pass) -> Traffic:
+    """Give the bytes that a pass reads from the map memory, residuals too, and writes to it."""
+    reads = [step.input] if step.residual is None else [step.input, step.residual]
+    read = sum(loops.total for loops in reads if loops.on_chip)
+    cols, written = step.config.cols, step.kept_beats - read
+    return Traffic(weights=0.0, inputs=cols * read, outputs=cols * written)
 
 
 def _stored(layer: Layer) -> int:

@@ -15,8 +15,10 @@ from csp_algo.sensitivity import ladders
 from csp_hw.config import preset
 from sim.cosim.core.jobs import Timing
 from sim.costs import Meter, Of, dense, densities, with_counts
+from sim.model import actions
+from sim.model.constants import Constants
 from sim.model.core.passes import pass_cycles
-from sim.model.energy import Core
+from sim.model.energy import Core, energy
 from sim.peers import csp_h
 from sim.program.compiler import compile_network
 from sim.workloads.catalogue import Work
@@ -75,6 +77,20 @@ def test_energy_is_that_of_the_model():
     found = meter(Of.ENERGY, {INPUT: 0.6}).nodes(made)
     assert found == {LAYER: pytest.approx(expected, rel=1e-12)}
     assert meter(Of.ENERGY, {INPUT: 0.9}).nodes(made)[LAYER] > found[LAYER]
+
+
+def test_maps_on_the_chip_take_the_energy_of_their_memory(integers):
+    config = CONFIG.replace(map_bytes=8192)
+    costs = Meter(of=Of.ENERGY, config=config, densities={}).nodes(integers)
+    # "side" reads 6 × 6 × 16 activations and writes as many; four banks of 2 KiB, words of 32 bits.
+    (step,) = (s for s in compile_network(integers, config, 1).passes if s.nodes == ("side",))
+    assert step.kept_beats == 2 * 144
+    done = actions.count_expected(step, 1.0)
+    assert done.input_beats == done.result_beats == 0
+    chip = energy(done, pass_cycles(step, Timing()).cycles, Core(config=config), Constants())
+    memory = 144 * (2.2318 + 2.6351)
+    dram = 64 * 4 * done.weight_beats
+    assert costs["side"] == pytest.approx(sum(chip.values()) + memory + dram, abs=1e-3)
 
 
 @pytest.mark.parametrize("of", list(Of))
