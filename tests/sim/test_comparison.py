@@ -223,6 +223,8 @@ def test_page_tells_the_figures(text, record, network):
         assert one.source in found
     for name in ("Horowitz, ISSCC 2014", "CACTI 7", "made up", "pJ/bit", " 13.82 ", " 35 300 "):
         assert name in found
+    assert "drawn with seed 0" in found
+    assert "but for trained networks, which have their own" in found
     for name in (*(lever.name for lever in network.levers), *Kind):
         assert name in found
     assert "nan" not in found.lower().split()
