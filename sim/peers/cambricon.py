@@ -26,7 +26,8 @@ memories (2 KB of weights an element, 8 KB of inputs a core) are from memory, 4 
 of a weight are assumed.
 
 Simplified, in their favour: elements of X never wait for each other, selectors take no energy,
-operands are always there, densities are the layer's in every window.
+operands are always there, densities are the layer's in every window. Not in that of S: padding is
+as dense as the map.
 """
 
 import dataclasses

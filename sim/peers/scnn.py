@@ -10,14 +10,16 @@ cycle:
 A is binomial over the tile's pixels, W over the group's R·S·filters weights. A group has as many
 filters as 6,144 sums hold, halo included: floor(6144 / ((h + R − 1)·(w + S − 1))).
 
-Stride: all products are made, of which 1 / stride² are wanted. Kernels of 1 × 1 and linear layers
+Stride: all products are made, of which 1 / stride² are wanted; of 1 × 1 kernels, too, though most
+of their inputs need not be read, which is not in SCNN's favour. Kernels of 1 × 1 and linear layers
 have their pixels dealt evenly. Elements that get no tile take a share of the filters: our choice,
 in SCNN's favour, since the paper leaves linear layers out.
 
 Simplified, in SCNN's favour: all tiles are as dense as the layer (no wait for a denser one), no
-conflicts at the accumulators' banks, no exchange of halos, the crossbar takes no energy. Sizes of
-its memories (10 KB of inputs, 1 KB of weights, accumulators in banks of 1 KB) are from memory. In
-DRAM each non-zero element has a 4-bit run of zeros.
+conflicts at the accumulators' banks, no exchange of halos, the crossbar takes no energy. Not in its
+favour: elements without work read their buffers as the others do. Sizes of its memories (10 KB of
+inputs, 1 KB of weights, accumulators in banks of 1 KB) are from memory. In DRAM each non-zero
+element has a 4-bit run of zeros.
 """
 
 import dataclasses
