@@ -17,6 +17,7 @@ import typer
 from csp_algo.errors import CspError
 from csp_hw.config import PRESETS, BufferStyle, ConfigError, CspConfig
 from csp_hw.config import preset as csp_preset
+from sim.model.constants import Setting
 from sim.version import version
 
 #: Exit codes beside 0.
@@ -42,14 +43,6 @@ class Simulator(enum.StrEnum):
 
     VERILATOR = "verilator"
     ICARUS = "icarus"
-
-
-class ConstantSetting(enum.StrEnum):
-    """Which value of each energy constant is taken."""
-
-    LOW = "low"
-    MID = "mid"
-    HIGH = "high"
 
 
 class PruningRule(enum.StrEnum):
@@ -392,9 +385,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")] = Path(
         "build/comparison"
     ),
-    setting: Annotated[ConstantSetting, typer.Option(help="Of the energy constants.")] = (
-        ConstantSetting.MID
-    ),
+    setting: Annotated[Setting, typer.Option(help="Of the energy constants.")] = Setting.MID,
     seed: Annotated[int, typer.Option(help="Of the zeros that are drawn.")] = 0,
     sparten: Annotated[
         bool, typer.Option("--sparten/--no-sparten", help="Without it, seconds, not minutes.")
@@ -403,13 +394,12 @@ def report(
     """Compare CSP-H with SparTen and others."""
     from rich.console import Console
 
-    from sim.model.constants import Setting
     from sim.report.comparison import run as csp_report
 
     options = csp_report.Options(
         networks=tuple(networks or ()),
         output=output,
-        setting=Setting(setting.value),
+        setting=setting,
         seed=seed,
         sparten=sparten,
     )

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
-from sim import cli
-from sim.model.constants import Constants, Setting
+from sim.model.constants import Constants
 from sim.peers import csp_h
 from sim.peers.base import Cost, Part, Traffic
 from sim.peers.csp_h import CspH
@@ -412,10 +411,6 @@ def test_table_tells_both(record, network):
     text = console.file.getvalue()
     rival, ours = network.totals[RIVAL], network.totals[OURS]
     assert svg.number(rival.cycles / ours.cycles) in text
-
-
-def test_settings_of_the_command_line_are_those_of_the_constants():
-    assert [one.value for one in cli.ConstantSetting] == [one.value for one in Setting]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
