@@ -154,6 +154,8 @@ def main() -> int:
     parser.add_argument("--wordnet", type=Path, default=wordnet.NOUNS)
     parser.add_argument("--work", type=Path, default=Path("build/minilm"))
     arguments = parser.parse_args()
+    if strangers := set(arguments.distil) - set(arguments.targets):
+        parser.error(f"--distil {min(strangers):g} is none of the targets")
     bench = Bench(arguments.wordnet)
     headings = ["network", "zeros", "words found first", "mean 1 / place", "same field"]
     headings += ["rank correlation", "lost to dense", "s"]

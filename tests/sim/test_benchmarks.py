@@ -32,6 +32,11 @@ def test_an_unknown_network_is_told_of_all(script, refusal):
     assert "error: no network 'lenet'; there are " in refusal(script, "--networks", "lenet")
 
 
+def test_a_target_that_is_distilled_must_be_pruned_to(refusal):
+    message = "error: --distil 0.6 is none of the targets"
+    assert refusal("minilm", "--targets", "0.5,0.7", "--distil", "0.5,0.6").endswith(message)
+
+
 def test_a_sparten_that_cannot_be_is_told(refusal):
     message = "error: start_up must be 0 … 65536, not -1"
     assert refusal("peers", "--start-up", "-1").endswith(message)
