@@ -180,28 +180,33 @@ def whole_window(
 ) -> Window:
     """Give the whole map, whether it fits or not; parameters as in :func:`windows`."""
     out, stride = layer.out_shape[:2], layer.stride
-    lines, columns = (range(size) for size in layer.in_shape[:2])
+    places = [range(size) for size in layer.in_shape[:2]]
     # Only the pixels that are used are read, where two loops of runs can do that.
     apart = images == 1 or layer.in_shape[0] == out[0] * stride[0]
     if apart and layer.kernel == (1, 1) and not any(layer.padding):
-        lines, columns = (range(0, n * step, step) for n, step in zip(out, stride, strict=True))
+        places = [range(0, n * step, step) for n, step in zip(out, stride, strict=True)]
         stride = (1, 1)
-    # Steps that are never taken may be anything.
-    strides = [
-        1 if count == 1 and step not in STRIDES else step
-        for count, step in zip(out, stride, strict=True)
-    ]
+    strides, padding = list(stride), list(layer.padding)
+    for axis, step in enumerate(stride):
+        if out[axis] == 1 and step not in STRIDES:
+            # A step that is never taken may be anything if nothing follows the only window.
+            inside, padding[axis::2] = reach(
+                range(1), layer.in_shape[axis], layer.extent[axis], step, padding[axis]
+            )
+            places[axis], strides[axis] = inside, 1
     dilations = [
         1 if side == 1 else step for side, step in zip(layer.kernel, layer.dilation, strict=True)
     ]
     if not all(step in STRIDES for step in strides):
         raise CspError(f"stride {layer.stride} must be 1, 2 or 4 down and right")
+    lines, columns = places
+    top, left, bottom, right = padding
     geometry = Geometry(
         in_shape=(len(lines), len(columns), beats * config.cols),
         filters=filters,
         kernel=layer.kernel,
         stride=(strides[0], strides[1]),
-        padding=layer.padding,
+        padding=(top, left, bottom, right),
         dilation=(dilations[0], dilations[1]),
     )
     return Window(
@@ -212,14 +217,15 @@ def whole_window(
 def cut_window(
     whole: Window, cuts: Sequence[range], config: CspConfig, images: int
 ) -> tuple[Window, ...] | None:
-    """Give the parts of a map that compute some columns each; none if one does not fit.
+    """Give the parts of a map that compute some columns each.
 
-    Raises
-    ------
-    CspError
-        Columns of the output see nothing but padding.
+    None if one does not fit, or sees nothing but padding.
     """
-    fitted = [_fit(_strip(whole, outputs), config, images) for outputs in cuts]
+    try:
+        parts = [_strip(whole, outputs) for outputs in cuts]
+    except CspError:
+        return None
+    fitted = [_fit(part, config, images) for part in parts]
     found = tuple(window for window in fitted if window is not None)
     return found if len(found) == len(cuts) else None
 

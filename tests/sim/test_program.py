@@ -466,6 +466,34 @@ def test_strides_that_are_never_taken_do_not_matter():
     check(network, TINY, images_for(network, 3))
 
 
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((5, 4, 3), {"kernel": (3, 3), "stride": (3, 3)}),
+        ((5, 4, 3), {"kernel": (3, 3), "stride": (1, 5), "padding": (0, 1, 0, 1)}),
+        ((3, 9, 3), {"kernel": (2, 3), "stride": (7, 2), "dilation": (2, 1)}),
+        ((2, 4, 3), {"stride": (5, 6)}),
+        ((2, 4, 160), {"stride": (5, 7)}),
+    ],
+)
+def test_what_lies_behind_the_only_window_is_not_computed(images, shape, options):
+    network = network_of(shape, layer("l", "input", shape, 4, **options))
+    check(network, small(256), images_for(network, images))
+
+
+@pytest.mark.parametrize("side", [1, 2, 9])
+def test_windows_of_padding_only(side):
+    shape = (side, side, 3)
+    edge = (31, 4, 3, 31)
+    network = network_of(shape, layer("l", "input", shape, 4, kernel=(3, 3), padding=edge))
+    check(network, TINY, images_for(network, 2))
+    # Strips for the pooler, each of which sees something, or else none.
+    pool = MaxPool(name="p", input="l", kernel=(2, 2), stride=(2, 2))
+    network = network_of(shape, *network.nodes, pool)
+    check(network, dataclasses.replace(TINY, pool_words=4), images_for(network, 1))
+
+
 def test_images_are_computed_apart_where_two_loops_do_not_reach():
     # A strip of a group's channels of several images: pixels, lines and images are apart.
     shape = (5, 30, 16)
