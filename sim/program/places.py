@@ -156,13 +156,31 @@ class _Placer:
     def keep(self, plan: Plan, config: CspConfig) -> None:
         """Choose the maps that stay on the chip; before the first one has a place."""
         network = self._network
+        behind = self._behind(plan)
         sizes = {
-            name: self._images * self._image(name)
+            name: self._images * self._image(name) + behind.get(name, 0)
             for name, value in network.values.items()
             if value.dtype is not ActDtype.INT32 and self.owner(name) == name
         }
         outside = {self.owner(network.input.name), self.owner(network.output.name)}
         self._kept = keep(list(self._uses(plan)), sizes, outside, config)
+
+    def _behind(self, plan: Plan) -> dict[str, int]:
+        """Give the bytes that are read behind the last pixel of maps: of a long vector in pieces.
+
+        In memory there is always something behind a map; the map memory ends.
+        """
+        behind: dict[str, int] = {}
+        for made in plan.nodes.values():
+            if isinstance(made, LayerPlan):
+                source = made.layer.input
+                owner, cols = self.owner(source), self._layouts[source].cols
+                for step in made.steps:
+                    first = step.part.beats.start
+                    beats = max(first + window.beats for window in step.windows)
+                    excess = beats * cols - self._pixel(source)
+                    behind[owner] = max(behind.get(owner, 0), excess)
+        return behind
 
     def _uses(self, plan: Plan) -> Iterator[Use]:
         for node in self._network.nodes:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from csp_algo.errors import CspError
-from csp_algo.network import Concat, Residual
+from csp_algo.network import Concat, Flatten, Residual
 from csp_hw.axi.ports import LOCAL_OFFSET
 from csp_hw.config import PRESETS
 from sim.peers.base import map_sizes
@@ -126,6 +126,22 @@ def test_a_residual_block():
     assert [step.result_beats for step in program.passes] == [0, 0, 0, beats]
     assert [step.kept_beats for step in program.passes] == [beats, 2 * beats, 3 * beats, beats]
     assert [record.kept_beats for record in program.summary()] == [288, 576, 864, 288]
+
+
+def test_a_long_vector_is_read_to_the_end_of_the_memory():
+    # Two maps fill it, but of 688 beats in three equal parts the last two come from behind.
+    shape = (1, 680, 4)
+    network = network_of(
+        shape,
+        layer("large", "input", shape, 8),
+        layer("small", "input", shape, 4, padding=(0, 0, 0, 8)),
+        Flatten(name="flat", input="small"),
+        layer("long", "flat", (1, 1, 4 * 688), 4),
+        layer("last", "large", (1, 680, 8), 4),
+    )
+    config = dataclasses.replace(TINY, map_bytes=1 << 13)
+    program = check(network, config, images_for(network, 1))
+    assert [name for name, place in program.maps.items() if place.on_chip] == ["large", "long"]
 
 
 def test_maps_that_are_exposed():
