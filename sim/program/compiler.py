@@ -131,7 +131,7 @@ class _Emitter:
                 yield self._counted(made, name, copy.source, part)
 
     def _batches(self, title: str, make: Callable[[range], Pass]) -> list[Pass]:
-        """Give one pass for all images, or one for each if two loops do not reach them all."""
+        """Give one pass for all images, or one for each if a pass does not reach them all."""
         try:
             return [make(self._images)]
         except LoopError:

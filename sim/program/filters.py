@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_algo.compress import CompressedMatrix, compress, counts_of
-from csp_algo.geometry import TAP_LIMIT, Geometry, Scalar
+from csp_algo.geometry import CHUNK_LIMIT, TAP_LIMIT, Geometry, Scalar
 from csp_algo.integers import ActDtype
 from csp_algo.network import Layer
 from csp_hw.config import CspConfig
@@ -177,9 +177,12 @@ class _Splitter:
         return fits and all(self._exact(group) for group in piece.groups)
 
     def _apart(self, piece: _Piece) -> Iterator[_Piece]:
-        """Give the passes of each group alone, none with more chunks than sums can be held."""
+        """Give the passes of each group alone, none with more chunks than sums can be held.
+
+        With the holes of a residual's layout there may be more chunks than a count can tell.
+        """
         for group in piece.groups:
-            count = -(-len(piece.chunks) // self._config.depth)
+            count = -(-len(piece.chunks) // min(self._config.depth, CHUNK_LIMIT))
             edges = [piece.chunks.start + len(piece.chunks) * n // count for n in range(count + 1)]
             for start, stop in itertools.pairwise(edges):
                 yield _Piece(range(group, group + 1), range(start, stop), piece.shared)

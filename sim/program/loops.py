@@ -17,7 +17,7 @@ COUNT_LIMIT = (1 << LOOP_BITS) - 1
 
 
 class LoopError(CspError):
-    """Two loops of runs do not reach all beats that are asked for."""
+    """A pass has too many images: two loops of runs, or a counter, do not reach all of them."""
 
 
 class Steps(NamedTuple):

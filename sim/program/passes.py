@@ -9,9 +9,9 @@ from csp_algo.errors import CspError
 from csp_algo.integers import ActDtype
 from csp_hw.config import CspConfig
 from csp_hw.descriptor import DESCRIPTOR_BYTES, Kind
-from csp_hw.ports import GROUP_BITS, OutputType
+from csp_hw.ports import GROUP_BITS, IMAGE_BITS, OutputType
 from sim.grid import Grid
-from sim.program.loops import Loops
+from sim.program.loops import LoopError, Loops
 from sim.program.maps import FeatureMap
 from sim.program.places import Copy
 from sim.program.plan import Step
@@ -153,13 +153,17 @@ def convolution(step: Step, number: int, target: Target, config: CspConfig, imag
     Raises
     ------
     CspError
-        The pass does not fit the configuration, or a map is not reached by two loops (LoopError).
+        The pass does not fit the configuration, or there are too many images (LoopError).
     """
     part, window = step.part, step.windows[number]
     pool = step.pools[number] if step.pools else None
     folded = len(images)
     if window.fold > 1:
         folded *= len(window.lines) * len(window.columns)
+        if folded >= 1 << IMAGE_BITS:
+            raise LoopError(
+                f"{folded} long vectors in one pass, at most {(1 << IMAGE_BITS) - 1} are possible"
+            )
     view = part.view(window.geometry)
     grid = Grid.of(window.geometry, folded, config.rows)
     groups = grid.positions // config.rows

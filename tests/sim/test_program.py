@@ -18,6 +18,7 @@ from csp_hw.config import PRESETS, ConfigError
 from csp_hw.descriptor import Kind, unpack
 from sim import golden
 from sim.demo import IMAGES, NETWORK, fitted
+from sim.program import passes
 from sim.program.compiler import compile_network
 from sim.program.plan import Choices
 from tests.csp_algo import examples
@@ -314,6 +315,18 @@ def test_filters_beyond_the_depth_are_further_passes(options):
     assert survivors == [np.count_nonzero(counts), kept]
 
 
+def test_more_chunks_than_a_count_tells_are_further_passes():
+    # Each channel of the residual has a chunk of its own.
+    shape = (1, 2, 1)
+    many = Concat(name="c", inputs=("input",) * 256)
+    one = dataclasses.replace(
+        layer("l", "input", shape, 256), residual=Residual(input="c", mult=40_000, shift=16)
+    )
+    network = network_of(shape, many, one)
+    program = check(network, dataclasses.replace(TINY, depth=512), images_for(network, 1))
+    assert [step.chunks for step in passes_of(program, "l")] == [range(128), range(128, 256)]
+
+
 def test_a_residual_decides_where_filters_lie():
     # 5 filters of two groups: elements 0 … 4 and 8 … 12; the other layer has no groups.
     first = layer("g", "input", (4, 4, 4), 10, groups=2, seed=1)
@@ -447,6 +460,15 @@ def test_a_vector_may_be_read_beyond_its_end():
     assert step.input_beats == 3 * 40
     assert step.again == 3 * 3
     assert step.input.end <= program.size
+
+
+def test_more_long_vectors_than_a_pass_has_images(monkeypatch):
+    monkeypatch.setattr(passes, "IMAGE_BITS", 4)
+    network = network_of((2, 3, 160), layer("l", "input", (2, 3, 160), 5))
+    program = check(network, small(256), images_for(network, 3))
+    assert [step.images for step in program.passes] == [range(n, n + 1) for n in range(3)]
+    network = network_of((4, 4, 160), layer("l", "input", (4, 4, 160), 5))
+    refused(network, "layer l: 16 long vectors in one pass, at most 15 are", small(256))
 
 
 @pytest.mark.parametrize("images", [1, 2])
