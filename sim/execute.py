@@ -10,9 +10,10 @@ import numpy as np
 
 from csp_algo.errors import CspError
 from csp_algo.network import Network
+from csp_hw.check import CHECKS
 from csp_hw.config import CspConfig
 from csp_hw.generate import core_verilog
-from csp_hw.register_map import REGISTERS
+from csp_hw.register_map import REGISTERS, ErrorCode
 from sim import golden
 from sim.cosim.build import VERILATOR, Report, generated, silent
 from sim.cosim.core.build import CORE, CoreBuild, build_core
@@ -248,5 +249,6 @@ def _work(step: Pass) -> tuple[int, ...]:
 def _check(step: Pass, outcome: CoreOutcome) -> None:
     status = outcome.registers["STATUS"]
     if status >> 2 & 1:
-        code, detail = status >> 8 & 0x1F, outcome.registers["ERROR_DETAIL"]
-        raise CspError(f"{step.title}: the core reports error {code}, detail {detail}")
+        code, detail = ErrorCode(status >> 8 & 0x1F), outcome.registers["ERROR_DETAIL"]
+        check = f", check {CHECKS[detail]}" if code is ErrorCode.DESCRIPTOR else ""
+        raise CspError(f"{step.title}: the core reports {code.name}{check}")

@@ -8,10 +8,10 @@ import numpy as np
 from rich.console import Console
 
 from csp_algo import container
-from csp_algo.errors import CspError
+from csp_algo.errors import CspError, check_int
 from csp_hw.config import CspConfig
 from sim import demo, execute
-from sim.cosim.core.jobs import Timing
+from sim.cosim.core.jobs import LATENCY_LIMIT, Timing
 from sim.model.bound import pass_bound
 from sim.program.plan import Choices
 from sim.report import passes
@@ -57,8 +57,7 @@ def run(options: Options, console: Console) -> bool:
         Something does not fit, a tool is missing, or the core reports an error.
     """
     config = options.config
-    if options.latency < 0:
-        raise CspError(f"--latency must be 0 or more, not {options.latency}")
+    check_int("--latency", options.latency, 1, LATENCY_LIMIT)
     if options.rate is not None and (options.rate < 1 or config.cols % options.rate):
         raise CspError(f"--rate must divide {config.cols} bytes, not {options.rate}")
     network = demo.fitted(container.load(options.network), config)

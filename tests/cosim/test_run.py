@@ -3,6 +3,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from csp_algo import container
 from csp_algo.errors import CspError
 from csp_hw.config import PRESETS
+from csp_hw.register_map import ErrorCode
 from sim import cli, demo, execute
 from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound, tile_beats
@@ -152,14 +154,25 @@ def test_an_error_of_the_core_is_told(built):
     image[task.program.descriptors[0]] |= 0x03  # kind 3
     broken = execute.dataclasses.replace(job, image=image)
     outcomes = execute.run_core_jobs(built, [broken])
-    with pytest.raises(CspError, match=r"^layer conv1: the core reports error 1, detail 1$"):
+    with pytest.raises(CspError, match=r"^layer conv1: the core reports DESCRIPTOR, check kind$"):
         next(execute.compared(task, outcomes))
+
+
+def test_errors_of_the_core_have_names():
+    task = task_of(NAMES[0], 1)
+    status = 1 << 2 | ErrorCode.RANGE << 8
+    outcome = SimpleNamespace(registers={"STATUS": status, "ERROR_DETAIL": 0})
+    with pytest.raises(CspError, match=r"^layer conv1: the core reports RANGE$"):
+        next(execute.compared(task, iter([outcome])))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--rate", "3"], "csp: --rate must divide 8 bytes, not 3"),
+        (["--rate", "0"], "csp: --rate must divide 8 bytes, not 0"),
+        (["--rate", "-8"], "csp: --rate must divide 8 bytes, not -8"),
+        (["--latency", "0"], "csp: --latency must be 1 … 65535, not 0"),
         (["--images", "0"], "csp: --images must be 1 … 256, not 0"),
         (["--preset", "none"], "csp: unknown preset 'none'"),
         (["--acc-bits", "7"], "csp: acc_bits must be 8 … 32, not 7"),

@@ -198,7 +198,7 @@ def test_repack_into_a_missing_folder(refused, file, tmp_path):
     [
         ("--rate", 0, "must divide 8 bytes, not 0"),
         ("--rate", -4, "must divide 8 bytes, not -4"),
-        ("--latency", -1, "must be 0 or more, not -1"),
+        ("--latency", -1, "must be 1 … 65535, not -1"),
     ],
 )
 def test_a_memory_out_of_range(refused, file, option, value, words):

@@ -32,6 +32,8 @@ Region = tuple[int, int]
 
 #: Where the memory begins unless a job says otherwise: above 2^32, so that no bit is lost unseen.
 BASE = 0x1_8000_0000
+#: Longest latency of a port, in cycles.
+LATENCY_LIMIT = (1 << PORT_SETTINGS["read_latency"]) - 1
 #: The channel of the registers among the stalls.
 REGISTERS = "registers"
 
@@ -430,7 +432,6 @@ def _steps(stalls: Mapping[str, float], channel: str) -> int:
 
 
 def _port_settings(timing: Timing, beat: int) -> dict[str, int]:
-    latency_end = (1 << PORT_SETTINGS["read_latency"]) - 1
     values = {
         "read_latency": timing.read_latency,
         "write_latency": timing.write_latency,
@@ -439,7 +440,7 @@ def _port_settings(timing: Timing, beat: int) -> dict[str, int]:
         "outstanding": timing.outstanding,
     }
     for name, value in values.items():
-        end = {"outstanding": MOST_OUTSTANDING}.get(name, beat if "rate" in name else latency_end)
+        end = {"outstanding": MOST_OUTSTANDING}.get(name, beat if "rate" in name else LATENCY_LIMIT)
         check_int(name, value, 1, end)
     values["data_first"] = int(timing.order is WriteOrder.DATA_FIRST)
     values["address_first"] = int(timing.order is WriteOrder.ADDRESS_FIRST)
