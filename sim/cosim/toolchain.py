@@ -79,11 +79,14 @@ def find_compiler() -> Compiler:
     Raises
     ------
     CspError
-        There is none.
+        There is none, or CXX has an open quotation.
     """
     chosen = os.environ.get("CXX")
     for name in [chosen] if chosen else COMPILERS:
-        command = shlex.split(name)
+        try:
+            command = shlex.split(name)
+        except ValueError as error:
+            raise CspError(f"CXX={chosen}: {error}") from error
         if command and (path := shutil.which(command[0])):
             version = _output([path, *command[1:], "--version"])
             return Compiler(command=(path, *command[1:]), version=version)

@@ -149,6 +149,12 @@ def test_no_such_compiler(monkeypatch):
         find_compiler()
 
 
+def test_compiler_with_an_open_quotation(monkeypatch):
+    monkeypatch.setenv("CXX", 'g++ "-m64')
+    with pytest.raises(CspError, match=r'^CXX=g\+\+ "-m64: No closing quotation$'):
+        find_compiler()
+
+
 def test_chosen_compiler(nothing, monkeypatch):
     path = tool(nothing, "my++", 'echo "mine $1 $2"')
     monkeypatch.setenv("CXX", "my++ -m64")
