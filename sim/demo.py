@@ -112,6 +112,8 @@ def prepare(options: Options) -> Work:
     """
     config = preset(options.preset)
     network = fitted(container.load(options.network), config)
+    if not network.layers():
+        raise CspError(f"{options.network}: network {network.name} has no layer for the engine")
     images = load_images(options.data, options.images, network.input)
     jobs, result = network_jobs(network, images.pixels, acc_bits=config.acc_bits)
     return Work(config=config, network=network, images=images, jobs=jobs, golden=result)

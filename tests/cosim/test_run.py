@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from csp_algo import container
 from csp_algo.errors import CspError
@@ -15,6 +16,7 @@ from csp_hw.register_map import ErrorCode
 from sim import cli, demo, execute
 from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound, tile_beats
+from sim.report import passes
 from sim.report.passes import broken_promises
 
 CONFIG = PRESETS["csp_8x8"]
@@ -156,6 +158,11 @@ def test_an_error_of_the_core_is_told(built):
     outcomes = execute.run_core_jobs(built, [broken])
     with pytest.raises(CspError, match=r"^layer conv1: the core reports DESCRIPTOR, check kind$"):
         next(execute.compared(task, outcomes))
+
+
+def test_a_network_without_work(capsys):
+    assert passes.show(Console(), [], [])
+    assert "0 output integers in memory, all equal to the golden model" in capsys.readouterr().out
 
 
 def test_errors_of_the_core_have_names():

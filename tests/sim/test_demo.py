@@ -186,6 +186,15 @@ def test_number_of_images(refused, files, count):
     assert message == f"csp: --images must be 1 … 7, not {count}\n"
 
 
+def test_network_without_a_layer(refused, tmp_path):
+    pool = MaxPool(name="pool", input="input", kernel=(2, 2), stride=(2, 2))
+    network = Network(name="pools", input=SOURCE, nodes=(pool,), cols=4, period=4)
+    path = tmp_path / "pools.csp"
+    container.save(network, path)
+    message = f"csp: {path}: network pools has no layer for the engine\n"
+    assert refused("demo", "--preset", "tiny_4x4", "--network", path) == message
+
+
 def test_unknown_preset(refused):
     assert "unknown preset 'big'" in refused("demo", "--preset", "big")
 
