@@ -117,7 +117,7 @@ class CspConfig:
             "pool_words": (4, 4096),
             "share": (1, 8),
         }
-        if self.map_bytes != 0 or isinstance(self.map_bytes, bool):
+        if type(self.map_bytes) is not int or self.map_bytes:
             limits["map_bytes"] = (1 << 13, 1 << 24)
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -196,7 +196,8 @@ class CspConfig:
         Raises
         ------
         ConfigError
-            rows or cols is no power of two, there is one row only, or L exceeds cols.
+            rows or cols is no power of two, there is one row only, L exceeds cols, or the line
+            buffer has not a word of ``cols`` bytes in each bank.
         """
         for name in ("rows", "cols"):
             if not _power_of_two(getattr(self, name)):
@@ -207,6 +208,11 @@ class CspConfig:
             raise ConfigError(f"rows of a core must be at least 2, not {self.rows}")
         if self.lookahead > self.cols:
             raise ConfigError(f"lookahead {self.lookahead} of a core exceeds cols {self.cols}")
+        if not self.line_words:
+            raise ConfigError(
+                f"line_bytes of a core must be at least rows · cols, {self.rows * self.cols}, "
+                f"not {self.line_bytes}"
+            )
 
     def overlaps(self, chunks: int, interleave: int) -> bool:
         """Whether a tile of K chunks and I pixels drains while the next one computes."""

@@ -71,7 +71,7 @@ def test_map_memory():
         assert str(error.value) == f"map_bytes must be 0 or 8192 … 16777216, not {value}"
     with pytest.raises(ConfigError, match=r"^map_bytes must be a power of two, not 12288$"):
         TINY.replace(map_bytes=12288)
-    for value in (False, 8192.0, "8", None):
+    for value in (False, 0.0, 8192.0, "8", None):
         with pytest.raises(ConfigError, match=f"^map_bytes must be an integer, not {value!r}$"):
             TINY.replace(map_bytes=value)
 
@@ -229,3 +229,27 @@ def test_narrowest_layouts():
     assert fields_of(ports.tile_layout(narrow)) == {"interleave": (0, 1), "live": (1, 1)}
     assert ports.counts_layout(narrow).size == 8
     assert ports.activations_layout(narrow).size == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": 3}, "rows of a core must be a power of two, not 3"),
+        ({"cols": 12}, "cols of a core must be a power of two, not 12"),
+        ({"rows": 1}, "rows of a core must be at least 2, not 1"),
+        ({"lookahead": 8}, "lookahead 8 of a core exceeds cols 4"),
+        (
+            {"rows": 32, "cols": 16, "line_bytes": 256},
+            "line_bytes of a core must be at least rows · cols, 512, not 256",
+        ),
+    ],
+)
+def test_what_only_an_engine_can_have(changes, message):
+    config = TINY.replace(**changes)
+    with pytest.raises(ConfigError) as error:
+        config.check_core()
+    assert str(error.value) == message
+
+
+def test_the_smallest_line_buffer_of_a_core():
+    TINY.replace(rows=32, cols=16, line_bytes=512).check_core()
