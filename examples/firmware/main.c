@@ -64,8 +64,9 @@ static int run(struct csp *core) {
 
     csp_interrupt(core, 1);
     result = csp_start(core, csp_program.descriptors, csp_program.descriptor_count);
-    if (result == CSP_OK)
-        result = csp_wait(core, PATIENCE, platform_sleep, NULL);
+    if (result != CSP_OK)
+        return fail(FAILED, "cannot start the core", csp_result_text(result));
+    result = csp_wait(core, PATIENCE, platform_sleep, NULL);
     if (result == CSP_OK)
         return DONE;
     if (result == CSP_TIMEOUT)
