@@ -38,7 +38,7 @@ def recipe() -> flow.Recipe:
         period=32,
         strength=2e-3,
         method=Method.PREFIX,
-        epochs=(8, 2, 16),
+        epochs=(4, 2, 24),
         aware=1,
         aware_images=10_000,
     )

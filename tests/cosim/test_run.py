@@ -58,10 +58,11 @@ def test_network(name, capsys):
 
 
 @pytest.mark.soak
-def test_sums_of_eight_bits(capsys):
-    """A network that was trained for them, with its own T."""
+@pytest.mark.parametrize("name", ["fashion_mnist_wide", "fashion_mnist_resnet20_wide"])
+def test_sums_of_eight_bits(name, capsys):
+    """Networks that were trained for them, with their own T."""
     options = ("--images", 2, "--acc-bits", 8, "--max-period", 32)
-    assert csp("run", path_of("fashion_mnist_wide"), *options) == 0
+    assert csp("run", path_of(name), *options) == 0
     out = capsys.readouterr().out
     assert re.search(r"[\d,]+ output integers in memory, all equal to the golden model", out)
     assert "2 of 2 images right, on the core as in the golden model" in out

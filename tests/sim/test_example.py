@@ -15,7 +15,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.parametrize(
     ("name", "acc_bits"),
-    [("fashion_mnist", 24), ("fashion_mnist_resnet8", 24), ("fashion_mnist_wide", 8)],
+    [
+        ("fashion_mnist", 24),
+        ("fashion_mnist_resnet8", 24),
+        ("fashion_mnist_wide", 8),
+        ("fashion_mnist_resnet20_wide", 8),
+    ],
 )
 def test_logits_and_saturations(name, acc_bits):
     network = container.load(EXAMPLES / name / "network.csp")
