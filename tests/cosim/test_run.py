@@ -13,11 +13,12 @@ from csp_algo import container
 from csp_algo.errors import CspError
 from csp_hw.config import PRESETS
 from csp_hw.register_map import ErrorCode
-from sim import cli, demo, execute
+from sim import demo, execute
 from sim.cosim.core.jobs import Timing
 from sim.model.bound import pass_bound, tile_beats
 from sim.report import passes
 from sim.report.passes import broken_promises
+from tests.command import csp
 
 CONFIG = PRESETS["csp_8x8"]
 NAMES = ("fashion_mnist", "fashion_mnist_resnet8")
@@ -39,12 +40,6 @@ def task_of(name, images):
 @pytest.fixture(scope="module")
 def built():
     return execute.build(CONFIG)
-
-
-def csp(*arguments):
-    with pytest.raises(SystemExit) as exit_code:
-        cli.main([str(argument) for argument in arguments])
-    return exit_code.value.code
 
 
 @pytest.mark.usefixtures("built")
