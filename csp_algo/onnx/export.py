@@ -41,12 +41,12 @@ def pruned_model(imported: Imported, pruned: FloatNetwork) -> bytes:
     zeros: dict[str, Array] = {}
     before = {layer.name: layer for layer in imported.network.layers()}
     layers = [layer for layer in pruned.layers() if layer.name in imported.origins]
+    intact = {each.name: np.array_equal(before[each.name].weights, each.weights) for each in layers}
     # Those that lost nothing come last: they are to keep what they share with others.
-    layers.sort(key=lambda layer: np.array_equal(before[layer.name].weights, layer.weights))
+    layers.sort(key=lambda layer: intact[layer.name])
     with located(imported.graph.path):
         for layer in layers:
-            intact = np.array_equal(before[layer.name].weights, layer.weights)
-            if intact and sources.initialisers(layer).isdisjoint(masks):
+            if intact[layer.name] and sources.initialisers(layer).isdisjoint(masks):
                 continue
             with located(f"layer {layer.name}"):
                 name, mask, zero = sources.mask(layer)
