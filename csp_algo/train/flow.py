@@ -336,6 +336,8 @@ class _Run:
     ) -> None:
         torch.set_num_threads(plan.threads)
         torch.use_deterministic_algorithms(True)
+        # Filling what is uninitialised finds errors, and takes a seventh of the time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.manual_seed(plan.seed)
         self.recipe, self.plan, self.group = recipe, plan, group
         self.work, self.path = work, log
