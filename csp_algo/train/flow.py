@@ -378,9 +378,11 @@ class _Run:
         """Do all stages."""
         self._train(self.model, "dense")
         dense = copy.deepcopy(self.model)
-        if self.stages["regularised"].strength:
-            self._depends(cols=self.plan.cols, method=self.plan.method, exempt=sorted(self.exempt))
-        self._train(self.model, "regularised", pull=self._pull())
+        pull = self._pull()
+        if pull is not None and self.stages["regularised"].strength:
+            penalty = pull.penalty.__name__
+            self._depends(cols=pull.cols, penalty=penalty, exempt=sorted(pull.exempt))
+        self._train(self.model, "regularised", pull=pull)
         if self.plan.control:
             self._depends(control=True)
         else:
