@@ -469,12 +469,16 @@ class _Run:
         self._extend(rows)
 
     def _prune(self) -> None:
-        plan = self.plan
+        plan, samples = self.plan, self.learnt[0][:CALIBRATION]
         if plan.q is None:
-            pruned = pruner.prune(self.model, self.targets, plan.cols, method=plan.method)
+            pruned = pruner.prune(
+                self.model, self.targets, plan.cols, method=plan.method, samples=samples
+            )
         else:
             strengths = dict.fromkeys(self.targets, plan.q)
-            pruned = pruner.prune_at(self.model, strengths, plan.cols, method=plan.method)
+            pruned = pruner.prune_at(
+                self.model, strengths, plan.cols, method=plan.method, samples=samples
+            )
         if self.group.first:
             for name, layer in pruned.items():
                 share = 100 * layer.sparsity

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from csp_algo import cascade, chunkwise, prefix
+from csp_algo.cascade import Floats, Weights
 from csp_algo.train.regulariser import Penalty, cascade_regulariser, group_lasso
 
 
@@ -17,6 +18,8 @@ class Method(enum.StrEnum):
     CASCADE = "cascade"
     #: The cascade's penalty; each tap keeps the prefix that is worth the most for its weights.
     PREFIX = "prefix"
+    #: The same, layer after layer, each tap weighed with what is left of its activations.
+    SEQUENTIAL = "sequential"
     #: Structured sparsity learning: group lasso over chunks, each chunk lives by itself.
     SSL = "ssl"
     #: Plain chunk pruning: no penalty, each chunk lives by itself.
@@ -28,22 +31,40 @@ class Method(enum.StrEnum):
         penalties = {
             Method.CASCADE: cascade_regulariser,
             Method.PREFIX: cascade_regulariser,
+            Method.SEQUENTIAL: cascade_regulariser,
             Method.SSL: group_lasso,
         }
         return penalties.get(self)
 
-    def strength(self, matrices: cascade.Weights, cols: int, target: float, name: str) -> float:
+    def strength(
+        self,
+        matrices: Weights,
+        cols: int,
+        target: float,
+        name: str,
+        moments: Floats | None = None,
+    ) -> float:
         """Give q for a share of zeros; errors are those of the rule.
 
-        The q of ``prefix`` is its price λ of a weight, in squared weights.
+        The q of ``prefix`` and ``sequential`` is the price λ of a weight, in squared weights, times
+        moments if there are any.
         """
-        if self is Method.PREFIX:
-            return prefix.price_for_sparsity([matrices], cols, target, name=name)[0]
+        if self in (Method.PREFIX, Method.SEQUENTIAL):
+            weighed = None if moments is None else [moments]
+            price, _ = prefix.price_for_sparsity(
+                [matrices], cols, target, moments=weighed, name=name
+            )
+            return price
         rule = cascade if self is Method.CASCADE else chunkwise
         return rule.q_for_sparsity(matrices, cols, target, name=name)
 
     def kept(
-        self, matrices: cascade.Weights, cols: int, q: float, name: str
+        self,
+        matrices: Weights,
+        cols: int,
+        q: float,
+        name: str,
+        moments: Floats | None = None,
     ) -> npt.NDArray[np.bool_]:
         """Give which weights [..., M, J] survive strength q; errors are those of the rule."""
         filters = matrices.shape[-2]
@@ -54,5 +75,5 @@ class Method(enum.StrEnum):
             counts = cascade.counts_at(matrices, cols, q, name=name)
         else:
             cascade.check_strength(q, name)
-            counts = prefix.counts_at(prefix.worths(matrices, cols, name=name), q)
+            counts = prefix.counts_at(prefix.worths(matrices, cols, moments=moments, name=name), q)
         return cascade.mask_of(counts, filters, cols)

@@ -9,7 +9,7 @@ to PyTorch's.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from csp_algo.errors import CspError
+from csp_algo.train.activations import Activations, Floats
 from csp_algo.train.layers import KINDS, Prunable, from_matrices, prunable, resolve
 from csp_algo.train.method import Method
 
@@ -71,6 +72,7 @@ def prune(
     cols: int,
     *,
     method: Method = Method.CASCADE,
+    samples: torch.Tensor | None = None,
     kinds: tuple[type[nn.Module], ...] = KINDS,
 ) -> dict[str, Pruned]:
     """Mask layers, each at the strength that comes closest to its target.
@@ -78,28 +80,32 @@ def prune(
     Parameters
     ----------
     model : nn.Module
-        Changed in place.
+        Changed in place, and not at all if there is an error.
     targets : mapping of layer name, or pattern, to share of zeros, 0 ≤ share < 1
         A later pattern overrides; layers that none matches are exempt.
     cols : int
         Filters of a chunk.
     method : Method
         Whose rule decides.
+    samples : inputs of the model, optional
+        Needed by ``sequential`` only, which looks at their activations.
     kinds : types of modules
         Patterns match names of these only.
 
     Raises
     ------
     CspError
-        A name is no layer with weights, a layer is masked already, or a target is out of reach.
+        A name is no layer with weights, a layer is masked already, a target is out of reach, or
+        samples are missing.
     """
     layers = prunable(model, kinds=kinds)
     chosen = resolve(layers, targets)
-    strengths = {
-        name: method.strength(to_arrays(layers[name]), cols, target, name)
-        for name, target in chosen.items()
-    }
-    return prune_at(model, strengths, cols, method=method, kinds=kinds)
+
+    def strength(name: str, matrices: Floats, moments: Floats | None) -> float:
+        return method.strength(matrices, cols, chosen[name], name, moments)
+
+    parts = {name: layers[name] for name in chosen}
+    return _mask(parts, _decisions(model, parts, cols, method, samples, strength))
 
 
 def prune_at(
@@ -108,6 +114,7 @@ def prune_at(
     cols: int,
     *,
     method: Method = Method.CASCADE,
+    samples: torch.Tensor | None = None,
     kinds: tuple[type[nn.Module], ...] = KINDS,
 ) -> dict[str, Pruned]:
     """Mask layers, each at a given strength q.
@@ -121,18 +128,55 @@ def prune_at(
     Raises
     ------
     CspError
-        A name is no layer with weights, a layer is masked already, q is out of range, or it
-        leaves a layer without any weight.
+        A name is no layer with weights, a layer is masked already, q is out of range, it leaves a
+        layer without any weight, or samples are missing.
     """
     layers = prunable(model, kinds=kinds)
-    results = {}
-    for name, q in resolve(layers, strengths).items():
-        layer = layers[name]
+    chosen = resolve(layers, strengths)
+    parts = {name: layers[name] for name in chosen}
+    return _mask(
+        parts, _decisions(model, parts, cols, method, samples, lambda name, *_: chosen[name])
+    )
+
+
+def _decisions(
+    model: nn.Module,
+    layers: Mapping[str, Prunable],
+    cols: int,
+    method: Method,
+    samples: torch.Tensor | None,
+    strength: Callable[[str, Floats, Floats | None], float],
+) -> dict[str, tuple[float, npt.NDArray[np.bool_]]]:
+    """Give each layer's q and which of its weights [groups, M / groups, J] are kept."""
+    for name, layer in layers.items():
         if mask_of(layer) is not None:
             raise CspError(f"{name}: is masked already")
-        kept = method.kept(to_arrays(layer), cols, q, name)
+    activations = None
+    if method is Method.SEQUENTIAL:
+        if samples is None:
+            raise CspError(f"method {method} needs samples")
+        activations = Activations(model, layers, samples)
+    decided = {}
+    for name in layers if activations is None else activations.order:
+        matrices = to_arrays(layers[name])
+        moments = None if activations is None else activations.weigh(name)
+        q = strength(name, matrices, moments)
+        kept = method.kept(matrices, cols, q, name, moments)
         if not kept.any():
             raise ErasedError(f"{name}: strength q {q:g} leaves no weight")
+        if activations is not None:
+            activations.prune(name, kept)
+        decided[name] = (q, kept)
+    return {name: decided[name] for name in layers}
+
+
+def _mask(
+    layers: Mapping[str, Prunable],
+    decided: Mapping[str, tuple[float, npt.NDArray[np.bool_]]],
+) -> dict[str, Pruned]:
+    results = {}
+    for name, (q, kept) in decided.items():
+        layer = layers[name]
         # In the weight's own memory format, so that the product has it, too.
         mask = torch.empty_like(layer.weight, dtype=torch.bool, requires_grad=False)
         mask.copy_(from_matrices(torch.from_numpy(kept), layer.weight.shape))

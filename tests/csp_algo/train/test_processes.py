@@ -19,6 +19,7 @@ from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.train import distributed
 from csp_algo.train.distributed import Group
+from csp_algo.train.method import Method
 from tests.csp_algo.train.small import data_folder
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -35,14 +36,25 @@ def folder(tmp_path) -> Path:
 
 
 def run(
-    folder: Path, name: str, *, kill: int = 0, processes: int = 1, dropout: float = 0.2
+    folder: Path,
+    name: str,
+    *options: str,
+    kill: int = 0,
+    processes: int = 1,
+    dropout: float = 0.2,
 ) -> subprocess.CompletedProcess[str]:
     """Run the driver; what it writes is in NAME.out and NAME.work."""
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += [str(DRIVER), str(kill), "--data", str(folder)]
-    command += ["--out", str(folder / f"{name}.out"), "--work", str(folder / f"{name}.work")]
+    command += [
+        "--out",
+        str(folder / f"{name}.out"),
+        "--work",
+        str(folder / f"{name}.work"),
+        *options,
+    ]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DROPOUT": str(dropout)}
     environment = {**os.environ, **settings}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -91,11 +103,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(folder):
     assert log(folder, "whole") == log(folder, "killed")
 
 
-def test_two_processes_train_as_one_does(folder):
+@pytest.mark.parametrize("method", [Method.CASCADE, Method.SEQUENTIAL])
+def test_two_processes_train_as_one_does(folder, method):
     # Two processes would draw other numbers for dropout than one.
-    alone = run(folder, "alone", dropout=0)
+    alone = run(folder, "alone", "--method", method, dropout=0)
     assert alone.returncode == 0, alone.stderr
-    two = run(folder, "two", processes=2, dropout=0)
+    two = run(folder, "two", "--method", method, processes=2, dropout=0)
     assert two.returncode == 0, two.stderr
     # Only one of them speaks and writes.
     assert two.stdout.count("stage dense  epoch 1 ") == 1

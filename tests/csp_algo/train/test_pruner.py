@@ -22,8 +22,10 @@ from csp_algo.quantize import FloatLayer, FloatNetwork
 from csp_algo.train import pruner
 from csp_algo.train.layers import prunable
 from csp_algo.train.method import Method
-from tests.csp_algo.train.small import small_model
+from tests.csp_algo.train.small import small_images, small_model, torch_images
 from tests.strategies import random_geometry
+
+SAMPLES = torch_images(small_images(8))
 
 
 def module_of(geometry: Geometry, rng: np.random.Generator) -> nn.Conv2d | nn.Linear:
@@ -226,7 +228,7 @@ def test_the_memory_format_stays():
 @pytest.mark.parametrize("method", Method)
 def test_refusals(strengths, error, message, method):
     with pytest.raises(error, match=f"^{message}$"):
-        pruner.prune_at(small_model(), strengths, 4, method=method)
+        pruner.prune_at(small_model(), strengths, 4, method=method, samples=SAMPLES)
 
 
 def test_a_mask_cannot_come_on_twice():
