@@ -11,7 +11,7 @@ from rich.console import Console
 from csp_algo.errors import CspError, check_int, located
 from sim.cosim.build import Build, build
 from sim.cosim.mismatch import Mismatch, first_difference, locate, single_tile
-from sim.cosim.process import run_jobs
+from sim.cosim.process import check_wave, run_jobs
 from sim.cosim.runner import LayerJob
 from sim.cosim.streams import job_of
 from sim.demo import Options, prepare
@@ -65,6 +65,8 @@ def run(
     """
     work = prepare(options)
     job = job_named(work.jobs, layer)
+    if wave is not None:
+        check_wave(wave, options.simulator)
     built = build(work.config, simulator=options.simulator, trace=wave is not None)
     result = run_tile(built, job, group=group, tile=tile, wave=wave)
     lanes = result.schedule.live(result.schedule.tiles[tile])

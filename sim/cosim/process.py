@@ -138,7 +138,9 @@ def exchange(
 ) -> Generator[OutcomeT, None, None]:
     """Run jobs of any kind; see :func:`run_jobs`."""
     if wave is not None:
-        _check_wave(wave, build)
+        check_wave(wave, build.simulator)
+        if build.simulator != ICARUS and not build.trace:
+            raise CspError(f"{wave}: this simulator was built without waveforms")
     folder = Path(tempfile.mkdtemp(prefix="csp-cosim-"))
     try:
         with _Simulator(build, side, folder, wave) as simulator:
@@ -315,12 +317,17 @@ class _Simulator:
         return f"the simulator ended with {how}: {last}"
 
 
-def _check_wave(wave: Path, build: Build) -> None:
-    kinds = (".vcd", ".fst") if build.simulator == ICARUS else (".vcd",)
+def check_wave(wave: Path, simulator: str) -> None:
+    """Refuse a file that a simulator cannot write its waveform to, before it is built.
+
+    Raises
+    ------
+    CspError
+        It ends in something else than the simulator's kinds, or there is no such folder.
+    """
+    kinds = (".vcd", ".fst") if simulator == ICARUS else (".vcd",)
     if wave.suffix not in kinds:
-        raise CspError(f"{wave}: a waveform of {build.simulator} ends in {' or '.join(kinds)}")
-    if build.simulator != ICARUS and not build.trace:
-        raise CspError(f"{wave}: this simulator was built without waveforms")
+        raise CspError(f"{wave}: a waveform of {simulator} ends in {' or '.join(kinds)}")
     if not wave.absolute().parent.is_dir():
         raise CspError(f"{wave}: there is no folder {wave.absolute().parent}")
 

@@ -175,6 +175,14 @@ def test_layer_and_tile_must_exist(refused, tiny):
     )
 
 
+def test_a_waveform_that_cannot_be_is_refused_before_the_build(refused, tiny, monkeypatch):
+    monkeypatch.setattr("sim.tile.build", None)
+    message = refused("run-tile", *tiny, "--layer", "conv", "--wave", "tile.fst")
+    assert message == "csp: tile.fst: a waveform of verilator ends in .vcd\n"
+    message = refused("run-tile", *tiny, "--layer", "conv", "--wave", "no/such/tile.vcd")
+    assert message.startswith("csp: no/such/tile.vcd: there is no folder ")
+
+
 def test_array_that_is_too_shallow(refused):
     message = refused("demo", "--preset", "tiny_4x4", "--images", 1)
     assert message == "csp: layer linear6: 32 chunks exceed the accumulation depth 16\n"
