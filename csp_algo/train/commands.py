@@ -187,6 +187,12 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
         help="of the dense, the regularised and the fine-tuning stage",
     )
     parser.add_argument(
+        "--fine-rate", type=float, default=usual.fine_rate, help="peak rate of fine-tuning"
+    )
+    parser.add_argument(
+        "--fine-decay", type=float, default=usual.fine_decay, help="weight decay of fine-tuning"
+    )
+    parser.add_argument(
         "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
     )
     parser.add_argument(

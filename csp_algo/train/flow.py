@@ -45,7 +45,10 @@ THREAD_LIMIT = 1024
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
 YOUNGER = frozenset(
-    {"method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16", "control"}
+    {
+        *("method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16"),
+        *("control", "fine_rate", "fine_decay"),
+    }
 )
 #: Training images, the first ones, from which activation scales are taken.
 CALIBRATION = 256
@@ -64,6 +67,8 @@ class Plan:
     strength : float
         λ of the regularised stage.
     epochs : of the dense, the regularised and the fine-tuning stage
+    fine_rate, fine_decay : float
+        Peak learning rate and weight decay of the fine-tuning stage.
     validation : int
         Images at the end of the training set that are not trained on.
     threads : int
@@ -111,6 +116,8 @@ class Plan:
     aware_images: int | None = None
     bfloat16: bool = False
     control: bool = False
+    fine_rate: float = 0.02
+    fine_decay: float = 5e-4
 
     def __post_init__(self) -> None:
         check_int("seed", self.seed, 0, SEED_LIMIT)
@@ -124,11 +131,14 @@ class Plan:
             if count is not None:
                 check_int(name, count, 1, IMAGE_LIMIT)
         check_int("threads", self.threads, 1, THREAD_LIMIT)
-        for name, value in (("strength", self.strength), ("q", self.q)):
+        for name in ("strength", "q", "fine_decay"):
+            value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise CspError(f"{name} must be finite and not negative, not {value}")
-        if not (math.isfinite(self.keep) and self.keep > 0):
-            raise CspError(f"keep must be finite and above 0, not {self.keep}")
+        for name in ("keep", "fine_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise CspError(f"{name} must be finite and above 0, not {value}")
         if self.q is not None and self.keep != 1:
             raise CspError(
                 f"keep {self.keep:g} scales targets, and q {self.q:g} stands in their place"
@@ -167,7 +177,8 @@ class Plan:
             schedule.Stage(
                 name="fine",
                 epochs=fine,
-                rate=0.02,
+                rate=self.fine_rate,
+                decay=self.fine_decay,
                 bfloat16=self.bfloat16,
                 seed=self.seed + 2000,
             ),

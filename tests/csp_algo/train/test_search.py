@@ -224,6 +224,24 @@ def test_samples_are_written_whole_or_not_at_all(tmp_path):
         commands.save_samples(striped(3), tmp_path)
 
 
+def test_rate_and_decay_of_fine_tuning(folder):
+    losses = {}
+    for name, given in (
+        ("usual", []),
+        ("rate", ["--fine-rate", "0.5"]),
+        ("decay", ["--fine-decay", "2"]),
+    ):
+        assert commands.train(RECIPE, [*options(folder, name), *given]) == 0
+        rows = table(folder / name / "training.csv")
+        losses[name] = {row["stage"]: row["loss"] for row in rows if row["loss"]}
+    for name in ("rate", "decay"):
+        assert losses[name]["regularised"] == losses["usual"]["regularised"]
+        assert losses[name]["fine"] != losses["usual"]["fine"]
+    plan = container.load(folder / "rate" / "network.csp").metadata["plan"]
+    assert '"fine_rate": 0.5' in plan
+    assert "fine_decay" not in plan
+
+
 @pytest.mark.parametrize("method", Method)
 def test_methods(folder, method):
     out = folder / "out"
@@ -265,6 +283,8 @@ def test_methods(folder, method):
         (["--vary", "cols=4", "--period", "33"], "period must be 1 … 32, not 33"),
         (["--vary", "cols=4", "--strength", "nan"], "strength must be finite and not negative, no"),
         (["--vary", "keep=0"], "keep must be finite and above 0, not 0.0"),
+        (["--vary", "cols=4", "--fine-rate", "0"], "fine_rate must be finite and above 0, not 0.0"),
+        (["--vary", "cols=4", "--fine-decay", "-1"], "fine_decay must be finite and not negative"),
         (["--vary", "keep=2"], "the target of conv2 must be 0 or more and below 1, not -0.2"),
         (["--vary", "cols=4", "--images", "0"], "images must be 1 … 2147483647, not 0"),
         (["--vary", "cols=4", "--images", "281"], "images is 281, there are 280 to train on"),
