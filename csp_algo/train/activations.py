@@ -15,10 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from csp_algo.cascade import Floats
 from csp_algo.errors import CspError
 from csp_algo.train.layers import Prunable, from_matrices, prunable
-
-Floats = npt.NDArray[np.float64]
 
 #: Share of the layer's mean that no tap falls below, so that every share of zeros is in reach.
 FLOOR = 1e-6

@@ -45,12 +45,10 @@ THREAD_LIMIT = 1024
 STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
 YOUNGER = frozenset(
-    {
-        *("method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16"),
-        *("control", "fine_rate", "fine_decay"),
-    }
+    {"method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16", "control"}
+    | {"fine_rate", "fine_decay"}
 )
-#: Training images, the first ones, from which activation scales are taken.
+#: Training images, the first ones, from which activation scales are taken, and tap weights.
 CALIBRATION = 256
 
 
@@ -390,7 +388,7 @@ class _Run:
         self._train(self.model, "dense")
         dense = copy.deepcopy(self.model)
         pull = self._pull()
-        if pull is not None and self.stages["regularised"].strength:
+        if pull is not None:
             penalty = pull.penalty.__name__
             self._depends(cols=pull.cols, penalty=penalty, exempt=sorted(pull.exempt))
         self._train(self.model, "regularised", pull=pull)
@@ -426,7 +424,7 @@ class _Run:
 
     def _pull(self) -> schedule.Pull | None:
         penalty = self.plan.method.penalty
-        if penalty is None:
+        if penalty is None or not self.stages["regularised"].strength:
             return None
         return schedule.Pull(penalty=penalty, cols=self.plan.cols, exempt=self.exempt)
 

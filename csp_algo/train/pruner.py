@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from csp_algo.cascade import Floats
 from csp_algo.errors import CspError
-from csp_algo.train.activations import Activations, Floats
+from csp_algo.train.activations import Activations
 from csp_algo.train.layers import KINDS, Prunable, from_matrices, prunable, resolve
 from csp_algo.train.method import Method
 
