@@ -9,7 +9,7 @@ to PyTorch's.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -99,14 +99,12 @@ def prune(
         A name is no layer with weights, a layer is masked already, a target is out of reach, or
         samples are missing.
     """
-    layers = prunable(model, kinds=kinds)
-    chosen = resolve(layers, targets)
+    chosen = resolve(prunable(model, kinds=kinds), targets)
 
     def strength(name: str, matrices: Floats, moments: Floats | None) -> float:
         return method.strength(matrices, cols, chosen[name], name, moments)
 
-    parts = {name: layers[name] for name in chosen}
-    return _mask(parts, _decisions(model, parts, cols, method, samples, strength))
+    return _prune(model, chosen, cols, method, samples, strength)
 
 
 def prune_at(
@@ -132,23 +130,21 @@ def prune_at(
         A name is no layer with weights, a layer is masked already, q is out of range, it leaves a
         layer without any weight, or samples are missing.
     """
-    layers = prunable(model, kinds=kinds)
-    chosen = resolve(layers, strengths)
-    parts = {name: layers[name] for name in chosen}
-    return _mask(
-        parts, _decisions(model, parts, cols, method, samples, lambda name, *_: chosen[name])
-    )
+    chosen = resolve(prunable(model, kinds=kinds), strengths)
+    return _prune(model, chosen, cols, method, samples, lambda name, *_: chosen[name])
 
 
-def _decisions(
+def _prune(
     model: nn.Module,
-    layers: Mapping[str, Prunable],
+    names: Iterable[str],
     cols: int,
     method: Method,
     samples: torch.Tensor | None,
     strength: Callable[[str, Floats, Floats | None], float],
-) -> dict[str, tuple[float, npt.NDArray[np.bool_]]]:
-    """Give each layer's q and which of its weights [groups, M / groups, J] are kept."""
+) -> dict[str, Pruned]:
+    """Decide on all layers, then mask them; ``strength`` gives the q of a layer."""
+    found = prunable(model)
+    layers = {name: found[name] for name in names}
     for name, layer in layers.items():
         if mask_of(layer) is not None:
             raise CspError(f"{name}: is masked already")
@@ -168,16 +164,9 @@ def _decisions(
         if activations is not None:
             activations.prune(name, kept)
         decided[name] = (q, kept)
-    return {name: decided[name] for name in layers}
-
-
-def _mask(
-    layers: Mapping[str, Prunable],
-    decided: Mapping[str, tuple[float, npt.NDArray[np.bool_]]],
-) -> dict[str, Pruned]:
     results = {}
-    for name, (q, kept) in decided.items():
-        layer = layers[name]
+    for name, layer in layers.items():
+        q, kept = decided[name]
         # In the weight's own memory format, so that the product has it, too.
         mask = torch.empty_like(layer.weight, dtype=torch.bool, requires_grad=False)
         mask.copy_(from_matrices(torch.from_numpy(kept), layer.weight.shape))
