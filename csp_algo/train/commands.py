@@ -193,6 +193,12 @@ def _parser(command: str, usual: flow.Plan) -> argparse.ArgumentParser:
         "--fine-decay", type=float, default=usual.fine_decay, help="weight decay of fine-tuning"
     )
     parser.add_argument(
+        "--shift",
+        type=int,
+        default=usual.shift,
+        help="pixels that training images are shifted by, at most",
+    )
+    parser.add_argument(
         "--aware", type=int, default=usual.aware, help="epochs of quantisation-aware fine-tuning"
     )
     parser.add_argument(

@@ -94,8 +94,8 @@ def to_tensor(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
     return pixels, torch.from_numpy(images.labels.astype(np.int64))
 
 
-def augment(pixels: torch.Tensor, generator: torch.Generator, *, reach: int = 2) -> torch.Tensor:
-    """Shift each image by up to ``reach`` pixels, filling with 0, and mirror half of them.
+def augment(pixels: torch.Tensor, generator: torch.Generator, *, shift: int) -> torch.Tensor:
+    """Shift each image by up to ``shift`` pixels, filling with 0, and mirror half of them.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def augment(pixels: torch.Tensor, generator: torch.Generator, *, reach: int = 2)
         The only source of chance.
     """
     count, channels, height, width = pixels.shape
-    padded = torch.nn.functional.pad(pixels, (reach, reach, reach, reach))
-    dy = torch.randint(0, 2 * reach + 1, (count, 1), generator=generator)
-    dx = torch.randint(0, 2 * reach + 1, (count, 1), generator=generator)
+    padded = torch.nn.functional.pad(pixels, (shift, shift, shift, shift))
+    dy = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator)
+    dx = torch.randint(0, 2 * shift + 1, (count, 1), generator=generator)
     mirrored = torch.rand((count, 1), generator=generator) < 0.5
     y = torch.arange(height) + dy
     forward = torch.arange(width).expand(count, width)

@@ -39,6 +39,8 @@ IMAGE_LIMIT = 2**31 - 1
 EPOCH_LIMIT = 10_000
 #: Largest seed; stages add to it, and PyTorch takes 64 bits.
 SEED_LIMIT = 2**32 - 1
+#: Most pixels that an image is shifted by: something of its 28 is left.
+SHIFT_LIMIT = 27
 #: Most threads.
 THREAD_LIMIT = 1024
 #: Names of the stages, in order.
@@ -46,7 +48,7 @@ STAGES = ("dense", "regularised", "fine", "aware")
 #: Fields of a plan that the first files did not know.
 YOUNGER = frozenset(
     {"method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16", "control"}
-    | {"fine_rate", "fine_decay"}
+    | {"fine_rate", "fine_decay", "shift"}
 )
 #: Training images, the first ones, from which activation scales are taken, and tap weights.
 CALIBRATION = 256
@@ -67,6 +69,8 @@ class Plan:
     epochs : of the dense, the regularised and the fine-tuning stage
     fine_rate, fine_decay : float
         Peak learning rate and weight decay of the fine-tuning stage.
+    shift : int
+        Training images are shifted by up to so many pixels each way; half of them are mirrored.
     validation : int
         Images at the end of the training set that are not trained on.
     threads : int
@@ -115,7 +119,8 @@ class Plan:
     bfloat16: bool = False
     control: bool = False
     fine_rate: float = 0.02
-    fine_decay: float = 5e-4
+    fine_decay: float = schedule.Stage.decay
+    shift: int = schedule.Stage.shift
 
     def __post_init__(self) -> None:
         check_int("seed", self.seed, 0, SEED_LIMIT)
@@ -129,6 +134,7 @@ class Plan:
             if count is not None:
                 check_int(name, count, 1, IMAGE_LIMIT)
         check_int("threads", self.threads, 1, THREAD_LIMIT)
+        check_int("shift", self.shift, 0, SHIFT_LIMIT)
         for name in ("strength", "q", "fine_decay"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -162,6 +168,7 @@ class Plan:
                 epochs=dense,
                 rate=0.05,
                 bfloat16=self.bfloat16,
+                shift=self.shift,
                 seed=self.seed,
             ),
             schedule.Stage(
@@ -170,6 +177,7 @@ class Plan:
                 rate=0.02,
                 strength=strength,
                 bfloat16=self.bfloat16,
+                shift=self.shift,
                 seed=self.seed + 1000,
             ),
             schedule.Stage(
@@ -178,11 +186,17 @@ class Plan:
                 rate=self.fine_rate,
                 decay=self.fine_decay,
                 bfloat16=self.bfloat16,
+                shift=self.shift,
                 seed=self.seed + 2000,
             ),
             # Small steps: normalisation is folded, nothing scales the activations any more.
             schedule.Stage(
-                name="aware", epochs=self.aware, rate=0.002, decay=0.0, seed=self.seed + 3000
+                name="aware",
+                epochs=self.aware,
+                rate=0.002,
+                decay=0.0,
+                shift=self.shift,
+                seed=self.seed + 3000,
             ),
         )
 

@@ -37,6 +37,8 @@ class Stage:
         λ, the weight of the penalty in the loss; 0 leaves it out.
     bfloat16 : bool
         Layers compute in bfloat16, from weights, and with steps, in float32.
+    shift : int
+        Images are shifted by up to so many pixels each way.
     seed : int
     """
 
@@ -48,6 +50,7 @@ class Stage:
     momentum: float = 0.9
     decay: float = 5e-4
     bfloat16: bool = False
+    shift: int = 2
     seed: int
 
 
@@ -211,7 +214,10 @@ def train(
         order = torch.randperm(len(labels), generator=generator)[: steps * stage.batch]
         # Every process draws for the whole batch, so that all have the same generator.
         batches = (
-            (group.part(augment(pixels[chosen], generator)), group.part(labels[chosen]))
+            (
+                group.part(augment(pixels[chosen], generator, shift=stage.shift)),
+                group.part(labels[chosen]),
+            )
             for chosen in order.split(stage.batch)
         )
         title = f"{stage.name} {epoch}/{stage.epochs}"

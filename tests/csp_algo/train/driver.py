@@ -53,12 +53,12 @@ def recipe() -> flow.Recipe:
 def main() -> int:
     left, augment = int(sys.argv[1]), schedule.augment
 
-    def counted(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def counted(pixels: torch.Tensor, generator: torch.Generator, *, shift: int) -> torch.Tensor:
         nonlocal left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return augment(pixels, generator)
+        return augment(pixels, generator, shift=shift)
 
     schedule.augment = counted
     return commands.train(recipe(), sys.argv[2:])

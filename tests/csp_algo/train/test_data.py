@@ -47,7 +47,7 @@ class TestData:
 
     def test_augmented_images_are_shifted_and_mirrored(self):
         images = torch.rand(500, 3, 6, 7)
-        got = data.augment(images, torch.Generator().manual_seed(1), reach=2)
+        got = data.augment(images, torch.Generator().manual_seed(1), shift=2)
         seen = set()
         for before, after in zip(images, got, strict=True):
             padded = nn.functional.pad(before, (2, 2, 2, 2))
@@ -63,5 +63,5 @@ class TestData:
             assert len(places) == 1
             seen |= places
         assert len(seen) == 50
-        again = data.augment(images, torch.Generator().manual_seed(1), reach=2)
+        again = data.augment(images, torch.Generator().manual_seed(1), shift=2)
         assert torch.equal(got, again)

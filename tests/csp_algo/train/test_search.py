@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the extra 'train': make train-test")
 
+import torch
+
 from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.train import __main__ as command_line
-from csp_algo.train import commands, data, flow, search
+from csp_algo.train import commands, data, flow, schedule, search
 from csp_algo.train.method import Method
 from csp_algo.train.search import Trial, best
 from tests.csp_algo.train import driver
@@ -242,6 +245,22 @@ def test_rate_and_decay_of_fine_tuning(folder):
     assert "fine_decay" not in plan
 
 
+@pytest.mark.parametrize("given", [[], ["--shift", "0"], ["--shift", "3"]])
+def test_images_are_shifted_in_all_stages(folder, monkeypatch, given):
+    shifts, augment = [], schedule.augment
+
+    def watched(pixels: torch.Tensor, generator: torch.Generator, *, shift: int) -> torch.Tensor:
+        shifts.append(shift)
+        return augment(pixels, generator, shift=shift)
+
+    monkeypatch.setattr(schedule, "augment", watched)
+    arguments = [*options(folder, "out"), "--epochs", "1", "1", "1", "--aware", "1", *given]
+    assert commands.train(RECIPE, arguments) == 0
+    assert set(shifts) == {int(given[1]) if given else 2}
+    plan = json.loads(container.load(folder / "out" / "network.csp").metadata["plan"])
+    assert plan.get("shift", 2) == shifts[0]
+
+
 @pytest.mark.parametrize("method", Method)
 def test_methods(folder, method):
     out = folder / "out"
@@ -285,6 +304,7 @@ def test_methods(folder, method):
         (["--vary", "keep=0"], "keep must be finite and above 0, not 0.0"),
         (["--vary", "cols=4", "--fine-rate", "0"], "fine_rate must be finite and above 0, not 0.0"),
         (["--vary", "cols=4", "--fine-decay", "-1"], "fine_decay must be finite and not negative"),
+        (["--vary", "cols=4", "--shift", "28"], "shift must be 0 … 27, not 28"),
         (["--vary", "keep=2"], "the target of conv2 must be 0 or more and below 1, not -0.2"),
         (["--vary", "cols=4", "--images", "0"], "images must be 1 … 2147483647, not 0"),
         (["--vary", "cols=4", "--images", "281"], "images is 281, there are 280 to train on"),
