@@ -8,6 +8,8 @@ draw the same chances.
 
 import contextlib
 import dataclasses
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -74,16 +76,24 @@ class Group:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Group]:
-    """Join the processes that ``torchrun`` started, over gloo; alone, give a group of one."""
+    """Join the processes that ``torchrun`` started, over gloo; alone, give a group of one.
+
+    At its end gloo's threads have ended, too: one that holds a tensor of Python when the
+    interpreter stops aborts the process (https://github.com/pytorch/pytorch/issues/190489).
+    """
     size = _size()
     if size == 1:
         yield Group()
         return
+    # DistributedDataParallel imports it, and what is the group then is a default of its functions:
+    # imported before there is a group, it keeps none.
+    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("gloo")
     try:
         yield Group(rank=distributed.get_rank(), size=size)
     finally:
         distributed.destroy_process_group()
+        gc.collect()  # modules that averaged gradients refer to the group and to themselves
 
 
 def alone(what: str) -> None:

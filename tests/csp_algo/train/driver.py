@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -50,6 +51,12 @@ def recipe() -> flow.Recipe:
     return flow.Recipe(name="driver", build=build_model, plan=plan)
 
 
+def gloo_threads() -> int:
+    """Count the threads of this process that may hold tensors of collectives."""
+    names = Path("/proc/self/task").glob("*/comm")
+    return sum(name.read_text(encoding="utf-8") == "pt_gloo_runloop\n" for name in names)
+
+
 def main() -> int:
     left, augment = int(sys.argv[1]), schedule.augment
 
@@ -61,7 +68,9 @@ def main() -> int:
         return augment(pixels, generator, shift=shift)
 
     schedule.augment = counted
-    return commands.train(recipe(), sys.argv[2:])
+    status = commands.train(recipe(), sys.argv[2:])
+    print(f"{gloo_threads()} threads of gloo are left")
+    return status
 
 
 if __name__ == "__main__":

@@ -112,6 +112,7 @@ def test_two_processes_train_as_one_does(folder, method):
     assert two.returncode == 0, two.stderr
     # Only one of them speaks and writes.
     assert two.stdout.count("stage dense  epoch 1 ") == 1
+    assert two.stdout.count("0 threads of gloo are left") == 2
     want, got = states(folder, "alone"), states(folder, "two")
     assert want.keys() == got.keys()
     for name, tensor in want.items():
