@@ -37,10 +37,10 @@ def recipe() -> flow.Recipe:
         targets=TARGETS,
         period=32,
         strength=2e-3,
-        method=Method.PREFIX,
-        epochs=(4, 2, 24),
-        aware=1,
-        aware_images=10_000,
+        method=Method.SEQUENTIAL,
+        epochs=(2, 1, 20),
+        shift=1,
+        validation=10_000,
     )
     return flow.Recipe(name="fashion_mnist_resnet20_wide", build=build_model, plan=plan)
 
