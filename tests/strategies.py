@@ -11,7 +11,7 @@ import numpy.typing as npt
 from csp_algo.compress import compress
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
-from csp_algo.network import Input, Layer, Network
+from csp_algo.network import Flatten, Input, Layer, MaxPool, Network
 
 #: What a layer's counts look like; "mixed" is the usual one.
 CASES = (
@@ -228,6 +228,49 @@ def network_of(*layers: Layer, dtype: ActDtype = ActDtype.UINT8, name: str = "ra
         cols=first.matrices[0].cols,
         period=first.matrices[0].period,
         metadata={},
+    )
+
+
+def little_network(shape: tuple[int, int, int]) -> Network:
+    """Give a convolution of two groups, a pool, and a linear layer with three classes.
+
+    It is for arrays of 4 columns and blocks of 4 taps; images are uint8 [H, W, C].
+    """
+    rng = np.random.default_rng(5)
+    padding = (1, 1, 1, 1)
+    conv = Geometry(in_shape=shape, filters=10, kernel=(3, 3), padding=padding, groups=2)
+    pooled = (shape[0] // 2) * (shape[1] // 2) * conv.filters
+    linear = Geometry(in_shape=(1, 1, pooled), filters=3)
+    return Network(
+        name="little",
+        input=Input(name="input", shape=shape, dtype=ActDtype.UINT8, scale=1.0),
+        nodes=(
+            random_layer(
+                rng,
+                cols=4,
+                period=4,
+                acc_shift=0,
+                geometry=conv,
+                name="conv",
+                dtype=ActDtype.UINT8,
+                relu=True,
+            ),
+            MaxPool(name="pool", input="conv", kernel=(2, 2), stride=(2, 2)),
+            Flatten(name="flatten", input="pool"),
+            random_layer(
+                rng,
+                cols=4,
+                period=4,
+                acc_shift=0,
+                geometry=linear,
+                name="linear",
+                source="flatten",
+                dtype=ActDtype.INT32,
+                relu=False,
+            ),
+        ),
+        cols=4,
+        period=4,
     )
 
 

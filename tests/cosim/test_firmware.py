@@ -9,9 +9,6 @@ import pytest
 
 from csp_algo import container
 from csp_algo.errors import CspError
-from csp_algo.geometry import Geometry
-from csp_algo.integers import ActDtype
-from csp_algo.network import Flatten, Input, MaxPool, Network
 from csp_hw.check import CHECKS
 from csp_hw.config import preset
 from csp_hw.descriptor import DESCRIPTOR_BYTES, FIELDS
@@ -24,43 +21,17 @@ from tests.command import csp
 
 TINY = preset("tiny_4x4")
 COUNT = 3
-SOURCE = Input(name="input", shape=(6, 5, 2), dtype=ActDtype.UINT8, scale=1.0)
+SHAPE = (6, 5, 2)
 
 
 @pytest.fixture(scope="module")
 def network():
-    """A convolution of two groups, a pool, and a linear layer with three classes."""
-    rng = np.random.default_rng(5)
-    conv = Geometry(in_shape=(6, 5, 2), filters=10, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2)
-    linear = Geometry(in_shape=(1, 1, 60), filters=3)
-    options = {"cols": 4, "period": 4, "acc_shift": 0}
-    return Network(
-        name="little",
-        input=SOURCE,
-        nodes=(
-            strategies.random_layer(
-                rng, geometry=conv, name="conv", dtype=ActDtype.UINT8, relu=True, **options
-            ),
-            MaxPool(name="pool", input="conv", kernel=(2, 2), stride=(2, 2)),
-            Flatten(name="flatten", input="pool"),
-            strategies.random_layer(
-                rng,
-                geometry=linear,
-                name="linear",
-                source="flatten",
-                dtype=ActDtype.INT32,
-                relu=False,
-                **options,
-            ),
-        ),
-        cols=4,
-        period=4,
-    )
+    return strategies.little_network(SHAPE)
 
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(2).integers(0, 256, (COUNT, *SOURCE.shape), dtype=np.uint8)
+    return np.random.default_rng(2).integers(0, 256, (COUNT, *SHAPE), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from csp_algo import container
 from csp_algo.errors import CspError
 from csp_algo.geometry import Geometry
 from csp_algo.integers import ActDtype
-from csp_algo.network import AvgPool, Flatten, Input, Layer, MaxPool, Network
+from csp_algo.network import AvgPool, Input, Layer, MaxPool, Network
 from csp_hw.config import preset
 from csp_hw.counters import SPENT
 from sim import demo
@@ -26,33 +26,7 @@ SOURCE = Input(name="input", shape=(5, 5, 2), dtype=ActDtype.UINT8, scale=1.0)
 
 @pytest.fixture(scope="module")
 def network():
-    """A convolution of two groups, a pool, and a linear layer with three classes."""
-    rng = np.random.default_rng(5)
-    conv = Geometry(in_shape=(5, 5, 2), filters=10, kernel=(3, 3), padding=(1, 1, 1, 1), groups=2)
-    linear = Geometry(in_shape=(1, 1, 40), filters=3)
-    options = {"cols": 4, "period": 4, "acc_shift": 0}
-    return Network(
-        name="little",
-        input=SOURCE,
-        nodes=(
-            strategies.random_layer(
-                rng, geometry=conv, name="conv", dtype=ActDtype.UINT8, relu=True, **options
-            ),
-            MaxPool(name="pool", input="conv", kernel=(2, 2), stride=(2, 2)),
-            Flatten(name="flatten", input="pool"),
-            strategies.random_layer(
-                rng,
-                geometry=linear,
-                name="linear",
-                source="flatten",
-                dtype=ActDtype.INT32,
-                relu=False,
-                **options,
-            ),
-        ),
-        cols=4,
-        period=4,
-    )
+    return strategies.little_network(SOURCE.shape)
 
 
 @pytest.fixture
