@@ -60,6 +60,18 @@ def bench_verilog(config: CspConfig) -> str:
     return "\n".join(_lines(config)) + "\n"
 
 
+def waveform(bench: str) -> Iterator[str]:
+    """Give the lines by which Icarus writes a module's waveform; Verilator needs none."""
+    yield "`ifdef __ICARUS__"
+    yield "  reg [32767:0] path;"
+    yield "  initial"
+    yield '    if ($value$plusargs("wave=%s", path)) begin'
+    yield "      $dumpfile(path);"
+    yield f"      $dumpvars(0, {bench});"
+    yield "    end"
+    yield "`endif"
+
+
 def _lines(config: CspConfig) -> Iterator[str]:
     layouts = stream_layouts(config)
     sizes = {name: 8 * size for name, size in beat_bytes(config).items()}
@@ -181,14 +193,6 @@ def _lines(config: CspConfig) -> Iterator[str]:
         yield f"      .{name}__valid({name}_valid), .{name}__ready({name}_ready){last}"
     yield "  );"
 
-    # Verilator's own main program writes its waveform.
     yield ""
-    yield "`ifdef __ICARUS__"
-    yield "  reg [32767:0] path;"
-    yield "  initial"
-    yield '    if ($value$plusargs("wave=%s", path)) begin'
-    yield "      $dumpfile(path);"
-    yield f"      $dumpvars(0, {BENCH});"
-    yield "    end"
-    yield "`endif"
+    yield from waveform(BENCH)
     yield "endmodule"

@@ -27,6 +27,7 @@ from sim.cosim.core.protocol import (
     settings_fields,
     status_fields,
 )
+from sim.cosim.wrapper import waveform
 
 #: Name of the module.
 BENCH = "csp_core_bench"
@@ -197,15 +198,7 @@ class _Lines:
             yield f"      .{name}(lite_{name}),"
         yield from _connected(driver)
         yield from self._core()
-        # Verilator's own main program writes its waveform.
-        yield "`ifdef __ICARUS__"
-        yield "  reg [32767:0] path;"
-        yield "  initial"
-        yield '    if ($value$plusargs("wave=%s", path)) begin'
-        yield "      $dumpfile(path);"
-        yield f"      $dumpvars(0, {BENCH});"
-        yield "    end"
-        yield "`endif"
+        yield from waveform(BENCH)
         yield "endmodule"
 
     def _signals(self) -> Iterator[tuple[str, str, int, bool]]:
