@@ -66,6 +66,9 @@ def obtain(name: str, make: Callable[[Path], None]) -> Path:
     with _locked(folder):
         if not folder.is_dir():
             try:
+                # Nobody else makes it while it is locked: these are of processes that were killed.
+                for left in folder.parent.glob(f".{folder.name}-*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 with _working_folder(folder) as work:
                     make(work)
                     work.rename(folder)

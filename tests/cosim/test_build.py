@@ -2,7 +2,9 @@
 """Builds: found again, made once, and what is missing or broken in one line."""
 
 import errno
+import multiprocessing
 import os
+import signal
 import subprocess
 import threading
 
@@ -115,6 +117,22 @@ def test_nothing_half_made(folder, error):
     with pytest.raises(type(error)):
         cache.obtain("thing", make)
     assert working(folder) == []
+
+
+def test_what_a_killed_process_left_goes(folder):
+    def die(work):
+        (work / "half").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=cache.obtain, args=("thing", die))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(folder.glob(".thing-*/half"))) == 1
+    other = folder / ".thing2-work"
+    other.mkdir()
+    cache.obtain("thing", cache.Path.exists)
+    assert sorted(working(folder)) == [other, folder / "thing"]
 
 
 def test_full_disk(folder):
