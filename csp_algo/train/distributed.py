@@ -9,12 +9,15 @@ draw the same chances.
 import contextlib
 import dataclasses
 import gc
-import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+# DistributedDataParallel imports it, and the group there is then becomes a default of its
+# functions, for ever. Imported before there is a group, it keeps none.
+import torch.distributed.nn.functional
 from torch import distributed, nn
 
 from csp_algo.errors import CspError
@@ -85,9 +88,6 @@ def joined() -> Iterator[Group]:
     if size == 1:
         yield Group()
         return
-    # DistributedDataParallel imports it, and what is the group then is a default of its functions:
-    # imported before there is a group, it keeps none.
-    importlib.import_module("torch.distributed.nn.functional")
     distributed.init_process_group("gloo")
     try:
         yield Group(rank=distributed.get_rank(), size=size)
