@@ -2,10 +2,10 @@
 """Builds: found again, made once, and what is missing or broken in one line."""
 
 import errno
-import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -119,15 +119,21 @@ def test_nothing_half_made(folder, error):
     assert working(folder) == []
 
 
-def test_what_a_killed_process_left_goes(folder):
-    def die(work):
-        (work / "half").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+DIES = """
+import os, signal
+from sim.cosim import cache
 
-    process = multiprocessing.get_context("fork").Process(target=cache.obtain, args=("thing", die))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+def die(work):
+    (work / "half").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+cache.obtain("thing", die)
+"""
+
+
+def test_what_a_killed_process_left_goes(folder):
+    killed = subprocess.run([sys.executable, "-c", DIES], check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert len(list(folder.glob(".thing-*/half"))) == 1
     other = folder / ".thing2-work"
     other.mkdir()
