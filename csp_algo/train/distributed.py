@@ -8,7 +8,6 @@ draw the same chances.
 
 import contextlib
 import dataclasses
-import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -93,7 +92,6 @@ def joined() -> Iterator[Group]:
         yield Group(rank=distributed.get_rank(), size=size)
     finally:
         distributed.destroy_process_group()
-        gc.collect()  # modules that averaged gradients refer to the group and to themselves
 
 
 def alone(what: str) -> None:
