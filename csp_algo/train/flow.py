@@ -8,6 +8,7 @@ asks for it, fine-tuning of the integers with truncated sums. A network's own sc
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import zlib
@@ -45,10 +46,9 @@ SHIFT_LIMIT = 27
 THREAD_LIMIT = 1024
 #: Names of the stages, in order.
 STAGES = ("dense", "regularised", "fine", "aware")
-#: Fields of a plan that the first files did not know.
-YOUNGER = frozenset(
-    {"method", "q", "keep", "acc_bits", "aware", "images", "aware_images", "bfloat16", "control"}
-    | {"fine_rate", "fine_decay", "shift"}
+#: Fields of a plan that every file has; the first files knew no others.
+FIRST = frozenset(
+    {"targets", "seed", "cols", "period", "strength", "epochs", "validation", "threads"}
 )
 #: Training images, the first ones, from which activation scales are taken, and tap weights.
 CALIBRATION = 256
@@ -162,42 +162,26 @@ class Plan:
         dense, regularised, fine = self.epochs
         free = self.control or self.method.penalty is None
         strength = 0.0 if free else self.strength
+        stage = functools.partial(schedule.Stage, shift=self.shift)
+        floats = functools.partial(stage, bfloat16=self.bfloat16)
         return (
-            schedule.Stage(
-                name="dense",
-                epochs=dense,
-                rate=0.05,
-                bfloat16=self.bfloat16,
-                shift=self.shift,
-                seed=self.seed,
-            ),
-            schedule.Stage(
+            floats(name="dense", epochs=dense, rate=0.05, seed=self.seed),
+            floats(
                 name="regularised",
                 epochs=regularised,
                 rate=0.02,
                 strength=strength,
-                bfloat16=self.bfloat16,
-                shift=self.shift,
                 seed=self.seed + 1000,
             ),
-            schedule.Stage(
+            floats(
                 name="fine",
                 epochs=fine,
                 rate=self.fine_rate,
                 decay=self.fine_decay,
-                bfloat16=self.bfloat16,
-                shift=self.shift,
                 seed=self.seed + 2000,
             ),
             # Small steps: normalisation is folded, nothing scales the activations any more.
-            schedule.Stage(
-                name="aware",
-                epochs=self.aware,
-                rate=0.002,
-                decay=0.0,
-                shift=self.shift,
-                seed=self.seed + 3000,
-            ),
+            stage(name="aware", epochs=self.aware, rate=0.002, decay=0.0, seed=self.seed + 3000),
         )
 
     def record(self) -> dict[str, object]:
@@ -208,7 +192,7 @@ class Plan:
         """
         fields = dataclasses.asdict(self)
         for field in dataclasses.fields(self):
-            if field.name in YOUNGER and fields[field.name] == field.default:
+            if field.name not in FIRST and fields[field.name] == field.default:
                 del fields[field.name]
         return fields
 
