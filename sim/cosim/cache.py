@@ -66,9 +66,6 @@ def obtain(name: str, make: Callable[[Path], None]) -> Path:
     with _locked(folder):
         if not folder.is_dir():
             try:
-                # Nobody else makes it while it is locked: these are of processes that were killed.
-                for left in folder.parent.glob(f".{folder.name}-*"):
-                    shutil.rmtree(left, ignore_errors=True)
                 with _working_folder(folder) as work:
                     make(work)
                     work.rename(folder)
@@ -85,6 +82,11 @@ def _touch(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _working_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside the target, whose lock is held."""
+    # Nobody else makes the target now: these are of processes that were killed. Their compilers may
+    # write there still, so the new one has a name of its own.
+    for left in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield work
