@@ -5,6 +5,8 @@
 each consumer should see.
 """
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -236,7 +238,7 @@ def little_network(shape: tuple[int, int, int]) -> Network:
 
     It is for arrays of 4 columns and blocks of 4 taps; images are uint8 [H, W, C].
     """
-    rng = np.random.default_rng(5)
+    layer = functools.partial(random_layer, np.random.default_rng(5), cols=4, period=4, acc_shift=0)
     padding = (1, 1, 1, 1)
     conv = Geometry(in_shape=shape, filters=10, kernel=(3, 3), padding=padding, groups=2)
     pooled = (shape[0] // 2) * (shape[1] // 2) * conv.filters
@@ -245,23 +247,10 @@ def little_network(shape: tuple[int, int, int]) -> Network:
         name="little",
         input=Input(name="input", shape=shape, dtype=ActDtype.UINT8, scale=1.0),
         nodes=(
-            random_layer(
-                rng,
-                cols=4,
-                period=4,
-                acc_shift=0,
-                geometry=conv,
-                name="conv",
-                dtype=ActDtype.UINT8,
-                relu=True,
-            ),
+            layer(geometry=conv, name="conv", dtype=ActDtype.UINT8, relu=True),
             MaxPool(name="pool", input="conv", kernel=(2, 2), stride=(2, 2)),
             Flatten(name="flatten", input="pool"),
-            random_layer(
-                rng,
-                cols=4,
-                period=4,
-                acc_shift=0,
+            layer(
                 geometry=linear,
                 name="linear",
                 source="flatten",
